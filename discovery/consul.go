@@ -280,7 +280,7 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 		return nil, ErrNoToken
 	}
 	if a.filtered {
-		missing := c.client.MissingRight(ctx, q.Service, q.Datacenter)
+		missing := c.client.MissingRight(ctx, q.serviceAsked(), q.Datacenter)
 		if len(a.entries) > 0 {
 			return convert(a.entries, q.Statuses).all, &HiddenError{Missing: missing}
 		}

@@ -144,8 +144,8 @@ func TestFailoverWhenAllFail(t *testing.T) {
 		a.fail(r, "n/a", "n/b")
 		want(webAB, webC)
 		a.wantStandby(t, "n/a", "n/b")
-		wantUses(t, r, "one of dc1: false, all 2 endpoints of the agent's datacenter fail from here",
-			"two: true, all 2 endpoints of the agent's datacenter fail from here")
+		wantUses(t, r, "one of dc1: false, all 2 endpoints of one fail from here",
+			"two: true, all 2 endpoints of one fail from here")
 
 		a.fail(r, "n/a")
 		time.Sleep(20 * time.Second)
@@ -161,13 +161,13 @@ func TestFailoverWhenAllFail(t *testing.T) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		wantEvents := []string{
-			"served by the agent's datacenter: all 2 endpoints of the agent's datacenter fail from here",
-			"back to the agent's datacenter from the agent's datacenter",
+			"served by two: all 2 endpoints of one fail from here",
+			"back to one from two",
 		}
 		if !slices.Equal(a.events, wantEvents) {
 			t.Errorf("got the events %q, want %q", a.events, wantEvents)
 		}
-		if !strings.Contains(r.log.String(), "all 2 endpoints of the agent's datacenter fail from here") {
+		if !strings.Contains(r.log.String(), "all 2 endpoints of one fail from here") {
 			t.Errorf("the log does not say why:\n%s", r.log)
 		}
 	})

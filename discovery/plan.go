@@ -67,9 +67,23 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 			}
 			p.tiers = append(p.tiers, tierPlan{name: w.query.place(), key: w.key})
 		}
+		p.distinguish(byKey)
 		plans = append(plans, p)
 	}
 	return plans, all, nil
+}
+
+// distinguish names the tiers that have one place, such as two filters of a datacenter, by their whole queries.
+func (p *plan) distinguish(byKey map[string]*wanted) {
+	tiers := map[string]int{} // by place
+	for _, t := range p.tiers {
+		tiers[t.name]++
+	}
+	for i, t := range p.tiers {
+		if t.key != "" && tiers[t.name] > 1 {
+			p.tiers[i].name = byKey[t.key].query.String()
+		}
+	}
 }
 
 // withDefaults returns f with defaults in place of zeros, and a Hold of zero in place of a negative Hold.

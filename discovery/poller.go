@@ -206,7 +206,7 @@ func (p *poller) verify(ctx context.Context, asked question, a *answer, held boo
 func (p *poller) diagnose(ctx context.Context, some bool) error {
 	if p.denied == nil {
 		p.denied = &consul.MissingRightError{
-			Missing: p.consul.client.MissingRight(ctx, p.query.Service, p.query.Datacenter),
+			Missing: p.consul.client.MissingRight(ctx, p.query.serviceAsked(), p.query.Datacenter),
 		}
 	}
 	return &consul.MissingRightError{Missing: p.denied.Missing, Some: some}

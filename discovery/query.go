@@ -67,6 +67,14 @@ func (q Query) String() string {
 	return consul.OneLine(text)
 }
 
+// serviceAsked returns the name of the service in Consul. For a prepared query, which Consul resolves, it is empty.
+func (q Query) serviceAsked() string {
+	if q.Prepared != "" {
+		return ""
+	}
+	return q.Service
+}
+
 // place returns the place in which q selects instances, as text for people.
 func (q Query) place() string {
 	switch {

@@ -216,3 +216,15 @@ func TestRealConsulTokenThatLosesAPartOfItsRights(t *testing.T) {
 	remove("bb")
 	r.wantLast(t, "web: a/web=10.0.0.1:81 dddd/web=10.0.0.1:84")
 }
+
+// Consul decides which service a prepared query is for, so no right for a service is named.
+func TestServiceAsked(t *testing.T) {
+	for q, want := range map[*Query]string{
+		{Service: "web"}:                   "web",
+		{Service: "web", Prepared: "near"}: "",
+	} {
+		if got := q.normalize("").serviceAsked(); got != want {
+			t.Errorf("%v: got %q, want %q", q, got, want)
+		}
+	}
+}

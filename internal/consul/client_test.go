@@ -320,5 +320,8 @@ func TestMissingRight(t *testing.T) {
 		if got := c.MissingRight(t.Context(), "web", "dc2"); got != tt.want {
 			t.Errorf("allowed %s, nodes %s: got %q, want %q", tt.allowed, tt.nodes, got, tt.want)
 		}
+		if got, want := c.MissingRight(t.Context(), "", "dc2"), "service:read or node:read"; got != want {
+			t.Errorf("without a service: got %q, want %q", got, want)
+		}
 	}
 }

@@ -27,11 +27,16 @@ func (e *MissingRightError) Error() string {
 const rightsTimeout = 5 * time.Second
 
 // MissingRight returns a description of the right that the token lacks to read the instances of a service. Call it
-// after an empty answer from which Consul left something out. An empty datacenter means the agent's.
+// after an empty answer from which Consul left something out. An empty service means that its name is not known, as for
+// a prepared query. An empty datacenter means the agent's.
 //
 // Consul's answer does not name the missing right. For the service, MissingRight asks Consul as Consul's own user
 // interface does. For nodes, it reads the list of all nodes, which has only the nodes that the token may read.
 func (c *Client) MissingRight(ctx context.Context, service, datacenter string) string {
+	const unknown = "service:read or node:read"
+	if service == "" {
+		return unknown
+	}
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()
 	values := url.Values{}
@@ -42,7 +47,7 @@ func (c *Client) MissingRight(ctx context.Context, service, datacenter string) s
 	question := []map[string]string{{"Resource": "service", "Access": "read", "Segment": service}}
 	err := c.Call(ctx, http.MethodPost, "/v1/internal/acl/authorize", values, question, &allowed)
 	if err != nil || len(allowed) != 1 {
-		return "service:read or node:read"
+		return unknown
 	}
 	right := fmt.Sprintf("service:read for %q", service)
 	var nodes []json.RawMessage
