@@ -15,8 +15,8 @@ const (
 	skipped   = 3 // the block with the default ports of Consul and Lictor, 8000 to 9999
 )
 
-// ports are the ports of this process. The block is taken when the process starts, so that tests which count descriptors
-// do not see its socket appear.
+// ports are the ports of this process. The block is taken when the process starts, so that tests which count
+// descriptors do not see its socket appear.
 var ports = struct {
 	sync.Mutex
 	block int // first port of this process's block
