@@ -47,7 +47,9 @@ const (
 	// another endpoint at its next datagram.
 	ReasonEndpointLeft = "endpoint left"
 	ReasonAge          = "max age" // a TCP connection is older than Service.MaxAge
-	ReasonCut          = "cut"     // a shutdown has cut the connection or session
+	// A TCP client may not come, or a reload has forbidden the client of a UDP session; see Service.Allow.
+	ReasonNotAllowed = "not allowed"
+	ReasonCut        = "cut" // a shutdown has cut the connection or session
 )
 
 // Reasons for the end of a UDP session.

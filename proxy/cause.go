@@ -42,6 +42,7 @@ const (
 	RefusedRetries                    // the first endpoint failed, and the retry budget is exhausted
 	RefusedDescriptors                // no descriptor was left for a UDP session
 	RefusedPerClient                  // the client was at its limit of connections or sessions
+	RefusedNotAllowed                 // the client may not come, see Service.Allow
 	refusals           int     = iota
 )
 
@@ -50,7 +51,8 @@ type RefusedBy [refusals]int64
 
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
-	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client"}[r]
+	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client",
+		"not_allowed"}[r]
 }
 
 // refusalOf returns the Refusal for an error that was passed to unserved.
@@ -58,6 +60,8 @@ func refusalOf(err error) Refusal {
 	switch {
 	case err == errClientLimit:
 		return RefusedPerClient
+	case err == errNotAllowed:
+		return RefusedNotAllowed
 	case errors.Is(err, errOutOfDescriptors):
 		return RefusedDescriptors
 	case errors.Is(err, lb.ErrMissingServiceEntry):

@@ -248,6 +248,9 @@ func tcpEndsWithoutEndpoint() []endCase {
 				instruct(t, at, "x")
 				atOnce(t, at)
 			}},
+		{name: "the client may not come", want: ReasonNotAllowed + ": not_allowed",
+			service: Service{Deny: prefixes("127.0.0.0/8")},
+			run:     func(t *testing.T, _ *house, at netip.AddrPort) { atOnce(t, at) }},
 		{name: "the client resets while its endpoint is dialled", want: ReasonClientFailed + resetByPeer,
 			service: Service{ConnectTimeout: time.Second},
 			run:     func(t *testing.T, h *house, at netip.AddrPort) { resetTCP(dialling(t, h, at)) }},

@@ -34,6 +34,7 @@ const (
 	endReplaced
 	endDrained
 	endEjected
+	endForbidden
 
 	// endHanded is why a session ends that goes on in another process. A session that ends for endHanded makes no
 	// record, because the other process records the whole session.
@@ -60,6 +61,7 @@ var endTexts = [...]string{
 	endReplaced:  ReasonReplaced,
 	endDrained:   ReasonDrained,
 	endEjected:   ReasonEndpointEjected,
+	endForbidden: ReasonNotAllowed,
 	endHanded:    "",
 }
 
@@ -67,6 +69,8 @@ func (r endReason) String() string {
 	switch {
 	case r == unservedFor(RefusedPerClient):
 		return ReasonPerClient
+	case r == unservedFor(RefusedNotAllowed):
+		return ReasonNotAllowed
 	case r.isUnserved():
 		return ReasonUnserved
 	}

@@ -551,3 +551,35 @@ func TestSessionsThatStayBehindAreTold(t *testing.T) {
 		}
 	})
 }
+
+// In the successor too, a session ends at the next datagram of a client that may not come.
+func TestHandedSessionOfAForbiddenClientEnds(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		service := Service{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}, IdleTimeout: time.Hour,
+			Allow: prefixes("127.0.0.0/8")}
+		h.start()
+		h.endpoints("udp", udpServer(t, says("a")))
+		if err := h.Apply([]Service{service}); err != nil {
+			t.Fatal(err)
+		}
+		addr := h.Listeners()[0].Addr
+		one, two := dialUDP(t, addr), dialFrom(t, "127.0.0.2", addr)
+		query(t, one, "x")
+		query(t, two, "x")
+		service.Deny = prefixes("127.0.0.2/32")
+		next := prepareSuccessor(t, h.Proxier, h.options, []Service{service})
+		defer next.Close()
+		if n := next.Begin(passed(t, h.Suspend())); n != 2 {
+			t.Fatalf("%d sessions adopted, want 2", n)
+		}
+		h.Release()
+		eventually(t, func() error {
+			_, _ = two.Write([]byte("refused"))
+			if s := next.Snapshot()[0]; s.RefusedBy[RefusedNotAllowed] == 0 || s.SessionsActive != 1 {
+				return errPending
+			}
+			return nil
+		})
+		query(t, one, "y")
+	})
+}

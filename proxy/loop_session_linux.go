@@ -36,11 +36,12 @@ type loopSession struct {
 	key        batch.Key
 	serial     uint64                // see generation
 	clientName unix.RawSockaddrInet6 // the client's address
-	began      time.Duration         // when the session began, by the loop's clock
-	used       time.Duration         // when a datagram last moved in either direction
-	shared     *sharedSocket         // the socket of a one-way session; otherwise nil
-	lookup     *lookup               // state of the lookup while resolving; otherwise nil
-	named      namedUse              // address in use, if the endpoint has a host name
+	cleared    clearance
+	began      time.Duration // when the session began, by the loop's clock
+	used       time.Duration // when a datagram last moved in either direction
+	shared     *sharedSocket // the socket of a one-way session; otherwise nil
+	lookup     *lookup       // state of the lookup while resolving; otherwise nil
+	named      namedUse      // address in use, if the endpoint has a host name
 
 	requests, answers int64    // number of datagrams from the client, and from the endpoint
 	sent              int64    // number of requests that were sent to the endpoint

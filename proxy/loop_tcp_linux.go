@@ -295,7 +295,11 @@ func (d *acceptor) accept(s *service) syscall.Errno {
 	fd, src, err := d.socket.engine.denied.Accept(d.socket.fd)
 	if err == 0 {
 		d.backoff = 0
-		d.welcome(fd, src, s)
+		if s.mayCome(src.Addr()) {
+			d.welcome(fd, src, s)
+		} else {
+			d.turnAway(fd, src, s)
+		}
 		return 0
 	}
 	s.share.release(pairDescriptors)
@@ -311,6 +315,15 @@ func (d *acceptor) accept(s *service) syscall.Errno {
 // exhausted reports whether err says that this host lacks a resource for now.
 func exhausted(err syscall.Errno) bool {
 	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
+}
+
+// turnAway resets a client that may not use s.
+func (d *acceptor) turnAway(fd int32, src netip.AddrPort, s *service) {
+	sys.ResetOnClose(fd)
+	sys.Close(fd)
+	s.share.release(pairDescriptors)
+	s.at(d.loop.id).connections.Add(1)
+	s.turnedAway(src, d.socket.addr)
 }
 
 // welcome makes this loop or another one serve a client of s.

@@ -133,13 +133,18 @@ func (h *udpShard) forward(in *batch.Batch, n int) {
 }
 
 // sessionFor returns the session for datagram i, a new one if necessary. A session is replaced if its endpoint has
-// refused a datagram, is ejected or has left the service. sessionFor returns nil if no session can begin.
+// refused a datagram, is ejected or has left the service. A session ends if its client may not come any more.
+// sessionFor returns nil if no session can begin.
 func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	key := in.Key(i, h.socket.local)
 	x := h.byClient[key]
 	var tried lb.Tried
 	if x != nil && x.head < 0 { // a session with datagrams in this batch is not replaced
-		if why := s.replaces(x.s, x.endpoint, x.isRefused()); why != notEnded {
+		why := s.replaces(x.s, x.endpoint, x.isRefused())
+		if x.cleared.isDue(s) && !x.cleared.renew(s, clientOf(&x.clientName).Addr()) {
+			why = endForbidden
+		}
+		if why != notEnded {
 			if why == endRefused && !x.named.isOver() {
 				tried.Add(x.endpoint.ID)
 			}

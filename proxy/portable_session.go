@@ -36,8 +36,9 @@ type session struct {
 	asked    atomic.Int64             // number of datagrams of the client; negative once all answers have come
 	spent    atomic.Bool              // all datagrams of the session are sent; it remains only to see a refusal
 	began    time.Duration
-	rosterAt int  // the session's place in the roster
-	counted  bool // service.countClient has counted the session
+	rosterAt int       // the session's place in the roster
+	counted  bool      // service.countClient has counted the session
+	cleared  clearance // only the listener's goroutine uses it
 
 	// Sent to the endpoint, and received from the endpoint.
 	datagramsUp, datagramsDown atomic.Int64

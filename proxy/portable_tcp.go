@@ -101,6 +101,13 @@ func (t *tcpSocket) ProxyLoop() error {
 		backoff = minBackoff
 		turn.begin()
 		s := t.service.Load()
+		if src := addrOf(client); !s.mayCome(src.Addr()) {
+			abort(client)
+			s.at(0).connections.Add(1)
+			s.turnedAway(src, t.addr)
+			turn.end()
+			continue
+		}
 		if t.awaitRoom(s, turn) != nil {
 			abort(client)
 			return ErrClosed
@@ -113,6 +120,9 @@ func (t *tcpSocket) ProxyLoop() error {
 		turn.end()
 	}
 }
+
+// addrOf returns the address of a client.
+func addrOf(client *net.TCPConn) netip.AddrPort { return client.RemoteAddr().(*net.TCPAddr).AddrPort() }
 
 func (t *tcpSocket) accept() (*net.TCPConn, error) {
 	c, err := t.clients.Accept()
@@ -153,7 +163,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 	began := time.Now()
 	urgentInline(client)
 	_ = client.SetKeepAliveConfig(keepAlive) // accepted sockets do not get it from an inherited listener
-	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+	src := addrOf(client)
 	counted, ok := s.countClient(src)
 	if !ok {
 		t.refuse(client, s, src, errClientLimit, began)

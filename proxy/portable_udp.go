@@ -173,7 +173,7 @@ func (u *udpSocket) answer(b, source []byte, to netip.AddrPort) error {
 
 // forward sends one datagram of a client to its session's endpoint. oob holds the datagram's control messages. If the
 // session's endpoint has refused, is ejected or has left the service, this datagram already goes to a new session with
-// another endpoint.
+// another endpoint. If the client may not come any more, its session ends.
 func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s := u.service.Load()
 	var tried lb.Tried
@@ -181,7 +181,11 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 		x := u.sessions.get(key)
 		if x != nil {
 			refused, sameEndpoint := x.isOver()
-			if why := s.replaces(x.service, x.endpoint, refused); why != notEnded {
+			why := s.replaces(x.service, x.endpoint, refused)
+			if x.cleared.isDue(s) && !x.cleared.renew(s, key.client.Addr()) {
+				why = endForbidden
+			}
+			if why != notEnded {
 				if why == endRefused && !sameEndpoint {
 					tried.Add(x.endpoint.ID)
 				}

@@ -98,6 +98,13 @@ type Service struct {
 	// negative, there is no limit.
 	MaxPerClient int
 
+	// Allow and Deny say which clients may come, by address. If Allow is empty, all clients may come that are not in
+	// Deny; otherwise only those in Allow that are not in Deny. An address counts without its zone, and an IPv4-mapped
+	// one as IPv4; the prefixes must have neither. A TCP client that may not come gets a reset before any endpoint is
+	// dialled, and a datagram of such a client is dropped. A change ends no TCP connection. A change ends a UDP session
+	// at the next datagram of its client.
+	Allow, Deny []netip.Prefix
+
 	// MaxSessions limits the UDP sessions of each listener. At the limit, a new session ends the one that has been idle
 	// longest. A MaxSessions of zero means 65,536. A lack of descriptors may limit sessions further.
 	MaxSessions int
@@ -119,7 +126,7 @@ func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) &&
 		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
-		s.MaxPerClient == o.MaxPerClient &&
+		s.MaxPerClient == o.MaxPerClient && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&
 		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge &&
 		s.MaxAgeGrace == o.MaxAgeGrace
 }

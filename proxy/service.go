@@ -15,11 +15,13 @@ import (
 type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]
+	filter   atomic.Pointer[clientFilter] // nil: all clients may come
 	balancer lb.LoadBalancer
 	share    *share // this service's share of the descriptors
 	log      hclog.Logger
 	counters []counters // counters for each loop, so that loops do not share cache lines
 	troubles reporter
+	unwanted reporter // of clients that may not come, so that they never suppress a line about a fault
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
 
@@ -31,6 +33,7 @@ type service struct {
 func newService(spec *Service, balancer lb.LoadBalancer, log hclog.Logger, loops int) *service {
 	s := &service{balancer: balancer, log: log.With("service", spec.Name), counters: make([]counters, loops)}
 	s.spec.Store(spec)
+	s.filter.Store(newClientFilter(spec))
 	s.aging.Store(&aging{age: max(spec.MaxAge, 0), grace: spec.maxAgeGrace()})
 	return s
 }
@@ -82,7 +85,12 @@ func (s *service) dialFailed(m *lb.Member, err error) {
 
 // unserved records that a client was refused because it got no endpoint, or none that answered.
 func (s *service) unserved(client netip.AddrPort, err error) {
-	s.at(0).refused[refusalOf(err)].Add(1)
+	why := refusalOf(err)
+	s.at(0).refused[why].Add(1)
+	if why == RefusedNotAllowed { // as the configuration wants it
+		s.unwanted.report(s.log, hclog.Info, "client refused", "client", client, "error", err)
+		return
+	}
 	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
 }
 
@@ -114,6 +122,10 @@ type reporter struct {
 const reportEvery = 5 * time.Second
 
 func (r *reporter) warn(log hclog.Logger, message string, args ...any) {
+	r.report(log, hclog.Warn, message, args...)
+}
+
+func (r *reporter) report(log hclog.Logger, level hclog.Level, message string, args ...any) {
 	if !r.isDue(time.Now()) {
 		r.held.Add(1)
 		return
@@ -121,7 +133,7 @@ func (r *reporter) warn(log hclog.Logger, message string, args ...any) {
 	if n := r.held.Swap(0); n > 0 {
 		args = append(args, "similar_before", n)
 	}
-	log.Warn(message, args...)
+	log.Log(level, message, args...)
 }
 
 // isDue reports whether a line may be logged now. If so, the next line is due after reportEvery.

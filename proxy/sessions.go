@@ -77,6 +77,10 @@ type sessionOpener struct {
 // beginSession skips the endpoints in tried, and adds those that fail. If ok is false, there is no session and the
 // reason has been recorded. If counted is true, the caller must call uncount when the session ends.
 func (s *service) beginSession(src netip.AddrPort, hops uint8, tried *lb.Tried, o sessionOpener) (counted, ok bool) {
+	if !s.mayCome(src.Addr()) {
+		s.unserved(src, errNotAllowed)
+		return false, false
+	}
 	if hops == 1 {
 		s.outOfHops(src)
 		return false, false

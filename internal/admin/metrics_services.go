@@ -110,7 +110,7 @@ func (e *exposition) attempts(s *Service) {
 			s.Name, "cause", word)
 	}
 	for reason, n := range s.stats.RefusedBy {
-		e.counter("lictor_clients_refused_total", "Clients refused because no endpoint was available, by reason.", n,
+		e.counter("lictor_clients_refused_total", "Clients that Lictor refused, by reason.", n,
 			"service", s.Name, "reason", proxy.Refusal(reason).String())
 	}
 	e.counter("lictor_retries_total", "Retries at another endpoint after a failed attempt.",

@@ -107,6 +107,8 @@ func casesOfLimits() []stateCase {
 			service: Service{Protocol: "tcp", Descriptors: Descriptors{Taken: 98, Ceiling: 100}}, state: StateFine},
 		{name: "clients at their own limit", endpoints: "in/healthy",
 			service: Service{RefusedRateBy: map[string]float64{"per_client": 5}}, state: StateFine},
+		{name: "clients that may not come", endpoints: "in/healthy",
+			service: Service{RefusedRateBy: map[string]float64{"not_allowed": 5}}, state: StateFine},
 	}
 }
 
@@ -133,14 +135,15 @@ func TestServiceStates(t *testing.T) {
 	}
 }
 
-// Clients that are refused make a service refusing, whatever the reason, unless they are at their own limit.
+// Clients that are refused make a service refusing, whatever the reason, unless it is a client's own limit or address.
 func TestEachRefusalIsAReason(t *testing.T) {
 	for i := range len(proxy.RefusedBy{}) {
 		refusal := proxy.Refusal(i)
 		s := Service{Set: SetFresh, Endpoints: endpointsLike("in/healthy"),
 			RefusedRateBy: map[string]float64{refusal.String(): 1}}
 		s.judge(&Balanced{})
-		if refusing := s.State == StateRefusing; refusing != (refusal != proxy.RefusedPerClient) {
+		own := refusal == proxy.RefusedPerClient || refusal == proxy.RefusedNotAllowed
+		if refusing := s.State == StateRefusing; refusing == own {
 			t.Errorf("%v: got %s because of %+v", refusal, s.State, s.Reasons)
 		}
 	}
