@@ -114,6 +114,11 @@ service "web" {
   # tcp or udp.
   protocol = "tcp"
 
+  # The clients that may come, by IP address, and those that may not, even if they are in allow. The default is that all
+  # may come. Lictor resets a connection of any other client at once, and drops its datagrams.
+  # allow = ["10.0.0.0/8", "::1"]
+  # deny  = ["10.0.0.7", "10.9.0.0/16"]
+
   # The policy that chooses an instance for each new client:
   #   round_robin        uses the instances in turn, in proportion to their weights
   #   least_connections  uses the instance with the fewest open connections for its weight

@@ -42,6 +42,10 @@ func TestCompare(t *testing.T) {
 			"~ service \"web\"\n    ~ listen = [\"127.0.0.1:9000\"] -> [\"127.0.0.1:9000\", \"127.0.0.1:9001\"]\n",
 		},
 		{
+			"prefixes", web, "service \"web\" {\n  listen = 9000\n  allow = [\"10.0.0.0/8\", \"::1\"]\n}\n",
+			"1 service changed", "~ service \"web\"\n    + allow = [\"10.0.0.0/8\", \"::1/128\"]\n",
+		},
+		{
 			"the order of a list", "service \"web\" {\n  listen = [9000, 9001]\n}\n",
 			"service \"web\" {\n  listen = [9001, 9000]\n}\n", "1 service changed",
 			"~ service \"web\"\n" +

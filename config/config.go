@@ -134,7 +134,12 @@ type Service struct {
 	Name     string
 	Listen   []netip.AddrPort // at least one; port 0 lets the kernel choose
 	Protocol Protocol
-	Balance  Balance
+
+	// Allow and Deny say which clients may come, by address. Without Allow all may come that are not in Deny. Prefixes
+	// are masked, and IPv4-mapped ones are IPv4.
+	Allow, Deny []netip.Prefix
+
+	Balance Balance
 
 	// Sticky is how long a client that is away keeps its endpoint. Zero disables stickiness.
 	Sticky time.Duration

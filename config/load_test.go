@@ -41,6 +41,13 @@ func addrs(texts ...string) (list []netip.AddrPort) {
 	return list
 }
 
+func prefixes(texts ...string) (list []netip.Prefix) {
+	for _, text := range texts {
+		list = append(list, netip.MustParsePrefix(text))
+	}
+	return list
+}
+
 func TestSmallestConfigGetsDefaults(t *testing.T) {
 	got := mustLoad(t, `service "web" { listen = "127.0.0.1:9000" }`, nil)
 	want := &Config{
@@ -107,6 +114,7 @@ service "b" {
   max_sessions = 7
   responses = 0
   requests = 1
+  deny     = ["192.168.0.0/16", "2001:db8::/32"]
   balance      = "source_hash"
   check {
     interval = "3s"
@@ -132,6 +140,8 @@ service "b" {
 service "a" {
   consul {}
   listen             = "[::]:9000"
+  allow              = ["10.0.0.0/8", "::1", "::ffff:192.168.0.0/112", "::ffff:192.0.2.7", "192.0.2.7"]
+  deny               = ["10.0.0.1"]
   connect_timeout    = "250ms"
   idle_timeout       = "never"
   half_close_timeout = "never"
@@ -168,7 +178,9 @@ service "a" {
 		Admin: Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510"), TokenFile: "load_test.go",
 			Hosts: []string{"lictor.example.com"}},
 		Services: []Service{{
-			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
+			Name: "a", Listen: addrs("[::]:9000"),
+			Allow: prefixes("10.0.0.0/8", "::1/128", "192.168.0.0/16", "192.0.2.7/32", "192.0.2.7/32"),
+			Deny:  prefixes("10.0.0.1/32"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
 			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off,
 			QueueTimeout: Off, EmptyWait: 500 * time.Millisecond,
 			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
@@ -187,8 +199,8 @@ service "a" {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second,
 			IdleTimeout:      2 * time.Minute,
 			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: Off,
-			Requests: 1,
-			Balance:  SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
+			Requests: 1, Deny: prefixes("192.168.0.0/16", "2001:db8::/32"),
+			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`",
 				Datacenter: "dc2", Near: "_agent",
@@ -197,12 +209,13 @@ service "a" {
 		}},
 	}
 	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}),
-		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 45 {
-		t.Errorf("got the filter on line %d, want 45", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 46 {
+		t.Errorf("got the filter on line %d, want 46", line)
 	}
 }
 

@@ -46,6 +46,8 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 		access_log { path = "/tmp/x" }
 		service "web" {
 			listen = "[::1]:9000"
+			allow  = ["10.0.0.0/8", "::1"]
+			deny   = ["10.0.0.7"]
 			on_leave {
 				critical     = "30s"
 				deregistered = "cut"

@@ -67,6 +67,7 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	if v, ok := b.plainText("protocol"); !ok || v == protocol {
 		b.foreign(s.Protocol)
 	}
+	b.clients(&s)
 	b.timeouts(&s)
 	b.lifetimes(&s)
 	b.balancing(&s)

@@ -181,6 +181,8 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			MaxAge:           s.MaxAge,
 			MaxAgeGrace:      s.MaxAgeGrace,
 			MaxPerClient:     s.MaxConnectionsPerClient,
+			Allow:            s.Allow,
+			Deny:             s.Deny,
 			MaxSessions:      s.MaxSessions,
 			Responses:        s.Responses,
 			Requests:         s.Requests,

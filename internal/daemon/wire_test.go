@@ -63,7 +63,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			s := base()
 			field := reflect.ValueOf(&s).Elem().Field(i)
 			switch name := fields.Field(i).Name; name {
-			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "DeclRange":
+			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "Allow", "Deny", "DeclRange":
 			default:
 				if !change(field) {
 					t.Errorf("this test does not know how to change %s", name)
@@ -73,6 +73,9 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 		}
 		check("Listen", with(base(),
 			func(s *config.Service) { s.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")} }))
+		some := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		check("Allow", with(base(), func(s *config.Service) { s.Allow = some }))
+		check("Deny", with(base(), func(s *config.Service) { s.Deny = some }))
 		check("Failover", with(base(),
 			func(s *config.Service) { s.Failover = []config.ConsulQuery{{Service: "other"}} }))
 		check("Static", with(base(), func(s *config.Service) { s.Static = &config.Static{} }))
