@@ -50,6 +50,9 @@ func foreignWords() []foreign {
 		{"maxconn", "max_connections max_connections_per_endpoint", ""},
 		{"maxconns", "max_connections_per_endpoint", ""}, {"limitconn", "max_connections_per_client", ""},
 		{"inflightconn", "max_connections_per_client", ""}, {"circuitbreakers", "max_connections", ""},
+		{"tcprequest", "allow deny", ""}, {"reject", "deny", ""}, {"rules", "allow deny", ""},
+		{"rbac", "allow deny", ""},
+		{"ipallowlist", "allow", ""}, {"ipwhitelist", "allow", ""}, {"sourcerange", "allow", ""},
 		{"slowstartconfig", "slow_start", ""}, {"healthypanicthreshold", "min_available", ""},
 		{"onmarkeddown", "on_leave", ""}, {"shutdownsessions", "cut", ""},
 
