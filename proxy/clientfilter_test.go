@@ -250,6 +250,20 @@ func dialFrom(t *testing.T, source string, addr netip.AddrPort) *net.UDPConn {
 	return c
 }
 
+// A flood of datagrams of a client that may not come allocates nothing.
+func TestRefusedDatagramsAllocateNothing(t *testing.T) {
+	s, _ := sessionService(Service{Protocol: UDP, Deny: prefixes("127.0.0.0/8")}, "a")
+	refuse := func() {
+		if _, ok := s.beginSession(sessionClient, 0, &lb.Tried{}, sessionOpener{}); ok {
+			t.Fatal("a session began")
+		}
+	}
+	refuse() // the first one is logged
+	if n := testing.AllocsPerRun(1000, refuse); n != 0 {
+		t.Errorf("%v allocations for each datagram, want none", n)
+	}
+}
+
 // The log has one line about many clients that may not come. They do not suppress a line about a fault.
 func TestLogOfClientsThatMayNotCome(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {

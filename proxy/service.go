@@ -88,7 +88,9 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 	why := refusalOf(err)
 	s.at(0).refused[why].Add(1)
 	if why == RefusedNotAllowed { // as the configuration wants it
-		s.unwanted.report(s.log, hclog.Info, "client refused", "client", client, "error", err)
+		if s.unwanted.due() { // asked first, so that nothing is allocated for a line that is not logged
+			s.log.Info("client refused", s.unwanted.withHeld("client", client, "error", err)...)
+		}
 		return
 	}
 	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
@@ -122,18 +124,26 @@ type reporter struct {
 const reportEvery = 5 * time.Second
 
 func (r *reporter) warn(log hclog.Logger, message string, args ...any) {
-	r.report(log, hclog.Warn, message, args...)
+	if r.due() {
+		log.Warn(message, r.withHeld(args...)...)
+	}
 }
 
-func (r *reporter) report(log hclog.Logger, level hclog.Level, message string, args ...any) {
-	if !r.isDue(time.Now()) {
-		r.held.Add(1)
-		return
+// due reports whether a line may be logged now. If not, the line counts as suppressed.
+func (r *reporter) due() bool {
+	if r.isDue(time.Now()) {
+		return true
 	}
+	r.held.Add(1)
+	return false
+}
+
+// withHeld adds the number of suppressed lines to the values of a line that is logged now.
+func (r *reporter) withHeld(args ...any) []any {
 	if n := r.held.Swap(0); n > 0 {
 		args = append(args, "similar_before", n)
 	}
-	log.Log(level, message, args...)
+	return args
 }
 
 // isDue reports whether a line may be logged now. If so, the next line is due after reportEvery.
