@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 )
 
 // Options say how the load balancer picks from the endpoints of one service. The zero value of each field is its
@@ -12,6 +14,10 @@ type Options struct {
 	// Network is the network over which the endpoints are reached. The balancer keeps separate health for TCP and UDP,
 	// because a TCP failure says nothing about UDP.
 	Network Network
+
+	// ProbeHeader is the version of the PROXY header that a check over TCP sends. Endpoints that get a header from
+	// clients expect one from checks too.
+	ProbeHeader proxyproto.Version
 
 	// Policy is the way to choose the next endpoint.
 	Policy Policy

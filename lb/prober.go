@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/deadline"
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 )
 
 // maxProbes limits how many checks of all services run at once. maxProbeLookups limits how many of these checks look up
@@ -135,7 +136,7 @@ func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 				if _, ok := known[m.usage]; !ok {
 					ctx, cancel := context.WithCancel(ctx)
 					known[m.usage] = cancel
-					wg.Go(func() { p.checkEndpoint(ctx, m, c) })
+					wg.Go(func() { p.checkEndpoint(ctx, service, m, c) })
 				}
 			}
 			for u, cancel := range known {
@@ -162,7 +163,7 @@ func (p *Prober) rosterOf(service string) *roster {
 
 // checkEndpoint checks one endpoint until ctx ends. The first check starts as soon as a slot is free. The intervals are
 // jittered, so the checks of many endpoints soon spread out.
-func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
+func (p *Prober) checkEndpoint(ctx context.Context, service string, m *Member, c Check) {
 	m.health.beginChecks()
 	defer m.health.endChecks()
 	for {
@@ -171,7 +172,7 @@ func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 		case <-ctx.Done():
 			return
 		}
-		p.probe(ctx, m, c)
+		p.probe(ctx, service, m, c)
 		<-p.slots
 		if !sleep(ctx, c.pause()) {
 			return
@@ -182,11 +183,13 @@ func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 // probe checks an endpoint once, and reports the result as the proxier does. A TCP connection is reported as Connected,
 // not as Reached, because the endpoint may still reset the next connection. A UDP answer is reported as Reached. After
 // a failed UDP check, only an answer ends the ejection, see checks.
-func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
+func (p *Prober) probe(ctx context.Context, service string, m *Member, c Check) {
 	limited, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	overUDP := m.health.address.network == UDP
-	err := p.check(limited, m.health.address.network, m.Endpoint, c)
+	o := p.optionsOf(service)
+	o.Network = m.health.address.network
+	err := p.check(limited, o, m.Endpoint, c)
 	switch {
 	case ctx.Err() != nil:
 	case err == nil && overUDP:
@@ -200,19 +203,19 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// check checks an endpoint once, and returns the error of a failed check.
-func (p *Prober) check(ctx context.Context, network Network, e Endpoint, c Check) error {
-	if network == UDP {
+// check checks an endpoint of a service with options o once, and returns the error of a failed check.
+func (p *Prober) check(ctx context.Context, o Options, e Endpoint, c Check) error {
+	if o.Network == UDP {
 		return p.exchange(ctx, e, c)
 	}
-	return p.connect(ctx, e)
+	return p.connect(ctx, o, e)
 }
 
 // CanProbe reports whether Probe can check the endpoints of a service. UDP endpoints can be checked only if the service
 // has a Check.
 func (p *Prober) CanProbe(service string) bool {
 	_, checked := p.checkOf(service)
-	return checked || p.networkOf(service) == TCP
+	return checked || p.optionsOf(service).Network == TCP
 }
 
 // Probe checks the endpoint e of a service once, and reports nothing to the balancer. The balancer need not know e.
@@ -230,7 +233,7 @@ func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
 	defer func() { <-p.slots }()
 	ctx, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	return p.check(ctx, p.networkOf(service), e, c)
+	return p.check(ctx, p.optionsOf(service), e, c)
 }
 
 // checkOf returns the check of a service. checkOf returns false if the service has no check.
@@ -244,17 +247,17 @@ func (p *Prober) checkOf(service string) (Check, bool) {
 	return r.check, true
 }
 
-// networkOf returns the network over which the endpoints of a service are reached.
-func (p *Prober) networkOf(service string) Network {
+// optionsOf returns the options of a service. optionsOf returns the zero Options if the service is unknown.
+func (p *Prober) optionsOf(service string) Options {
 	if v, ok := p.balancer.services.Load(service); ok {
-		return v.(*group).options().Network
+		return *v.(*group).options()
 	}
-	return TCP
+	return Options{}
 }
 
 // connect checks an endpoint over TCP.
-func (p *Prober) connect(ctx context.Context, e Endpoint) error {
-	conn, err := p.dial(ctx, e)
+func (p *Prober) connect(ctx context.Context, o Options, e Endpoint) error {
+	conn, err := p.dial(ctx, o, e)
 	if err != nil {
 		return err
 	}
@@ -271,12 +274,24 @@ func hangUp(conn net.Conn) error {
 	return conn.Close()
 }
 
-// dial connects to an endpoint over TCP. If the endpoint has a host name, dial tries the addresses of the name in turn.
-func (p *Prober) dial(ctx context.Context, e Endpoint) (net.Conn, error) {
+// dial connects to an endpoint over TCP, and sends the ProbeHeader. If the endpoint has a host name, dial tries the
+// addresses of the name in turn.
+func (p *Prober) dial(ctx context.Context, o Options, e Endpoint) (net.Conn, error) {
 	if _, err := p.addresses(ctx, e); err != nil {
 		return nil, err
 	}
-	return p.Resolver.Dial(ctx, &net.Dialer{}, TCP, e, 0, nil)
+	conn, err := p.Resolver.Dial(ctx, &net.Dialer{}, TCP, e, 0, nil)
+	if err == nil && o.ProbeHeader != proxyproto.None {
+		SendProbeHeader(conn, o.ProbeHeader)
+	}
+	return conn, err
+}
+
+// SendProbeHeader sends the PROXY header of a check over a new TCP connection. SendProbeHeader does not wait, because a
+// new connection has room for the header, and reports no error: the check sees it when it reads.
+func SendProbeHeader(conn net.Conn, v proxyproto.Version) {
+	local, remote := conn.LocalAddr().(*net.TCPAddr), conn.RemoteAddr().(*net.TCPAddr)
+	_, _ = conn.Write(v.AppendProbe(nil, local.AddrPort(), remote.AddrPort()))
 }
 
 // addresses returns the addresses of an endpoint. At most maxProbeLookups calls look up unknown host names at once.

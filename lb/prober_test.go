@@ -5,11 +5,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -218,6 +220,47 @@ func TestProbeReadsTheGreeting(t *testing.T) {
 			t.Fatalf("the server saw %v, want the end", err)
 		}
 	}
+}
+
+// All kinds of checks over TCP begin with the header of their service.
+func TestProbesSendTheirHeader(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan string, 100)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b, _ := io.ReadAll(c)
+			heard <- string(b)
+			_ = c.Close()
+		}
+	})
+	defer running.Wait()
+	defer l.Close()
+	b := balanced(Options{ProbeHeader: proxyproto.V2}, at("A", l.Addr()))
+	p := NewProber(b)
+	defer p.Close()
+	want := func(kind string) {
+		t.Helper()
+		if got := testproc.Receive(t, kind, heard); got != string(proxyproto.AppendV2(nil, proxyproto.Header{})) {
+			t.Errorf("%s: got %q, want the header", kind, got)
+		}
+	}
+	if err := p.Probe(t.Context(), "web", at("X", l.Addr())); err != nil {
+		t.Error(err)
+	}
+	want("a single probe")
+	p.Apply(map[string]Check{"web": {Interval: time.Hour, Timeout: time.Minute}})
+	want("the check of the service")
+	p.Apply(nil)
+	p.Standby("web", []Endpoint{at("B", l.Addr())})
+	want("the check of a standby endpoint")
 }
 
 // After the process was suspended, the time of a check is over, but the check still finds the answer.

@@ -114,7 +114,7 @@ func (p *Prober) checkStandby(ctx context.Context, service string, members []*Me
 			}
 			wg.Go(func() {
 				defer func() { <-p.slots }()
-				p.probeStandby(ctx, m, c)
+				p.probeStandby(ctx, service, m, c)
 			})
 		}
 		wg.Wait()
@@ -134,10 +134,10 @@ func (p *Prober) standbyCheck(service string) Check {
 
 // probeStandby checks a standby endpoint, and reports the result. The result counts like that of a trial, because no
 // client tries the endpoint.
-func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
+func (p *Prober) probeStandby(ctx context.Context, service string, m *Member, c Check) {
 	if m.health.address.network == UDP {
 		if c.Send != "" {
-			p.probe(ctx, m, c)
+			p.probe(ctx, service, m, c)
 		} else {
 			m.health.returnSilently()
 		}
@@ -145,7 +145,7 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 	}
 	limited, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	conn, err := p.dial(limited, m.Endpoint)
+	conn, err := p.dial(limited, p.optionsOf(service), m.Endpoint)
 	if err == nil {
 		defer func() { _ = hangUp(conn) }()
 		m.Connected()

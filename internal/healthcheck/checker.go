@@ -28,6 +28,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -47,6 +48,10 @@ type Check struct {
 	Interval   time.Duration // time between two checks of an endpoint, plus or minus a tenth
 	Timeout    time.Duration // limit for each answer
 	MaxSilence time.Duration // how long a fit endpoint may stay without an answer; negative means not at all
+
+	// Header is the version of the PROXY header that comes before the request. With a Port no header is sent, because
+	// another program answers there.
+	Header proxyproto.Version
 
 	HTTPS bool                 // use TLS
 	TLS   certificates.Options // used only with HTTPS

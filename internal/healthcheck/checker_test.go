@@ -3,6 +3,7 @@ package healthcheck
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -275,4 +277,38 @@ func TestNoAnswerInTime(t *testing.T) {
 	j.Apply(map[string]Check{"db": {Path: "/primary", Interval: 5 * time.Millisecond, Timeout: 50 * time.Millisecond}})
 	j.replace(lb.Endpoint{ID: "a", Addr: netip.MustParseAddrPort(l.Addr().String())})
 	j.awaitOut(t, "a", "no answer")
+}
+
+// A header comes before the request, but not at another port than the endpoint's.
+func TestCheckSendsItsHeader(t *testing.T) {
+	c := New(Options{})
+	defer c.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := netip.MustParseAddrPort(l.Addr().String())
+	for _, port := range []uint16{0, at.Port()} {
+		heard := make(chan string, 1)
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			b := make([]byte, 20)
+			_, _ = io.ReadFull(conn, b)
+			heard <- string(b)
+		}()
+		_ = c.probe(t.Context(), lb.Endpoint{ID: "a", Addr: at},
+			Check{Path: "/", Port: port, Header: proxyproto.V2, Timeout: testproc.Patience})
+		want := string(proxyproto.AppendV2(nil, proxyproto.Header{})) + "GET "
+		if port != 0 {
+			want = "GET / HTTP/1.1\r\n"
+		}
+		if got := testproc.Receive(t, "the request", heard); !strings.HasPrefix(got, want) {
+			t.Errorf("port %d: got %q, want %q", port, got, want)
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/lictor-proxy/lictor/internal/deadline"
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -59,7 +60,11 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 	transport := &http.Transport{
 		DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10, TLSClientConfig: secure,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return c.resolver.Dial(ctx, &net.Dialer{}, lb.TCP, e, 0, nil)
+			conn, err := c.resolver.Dial(ctx, &net.Dialer{}, lb.TCP, e, 0, nil)
+			if err == nil && check.Header != proxyproto.None && check.Port == 0 {
+				lb.SendProbeHeader(conn, check.Header)
+			}
+			return conn, err
 		},
 	}
 	answer, err := transport.RoundTrip(request) // RoundTrip follows no redirect
