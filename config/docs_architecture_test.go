@@ -15,18 +15,19 @@ import (
 // sourceName matches a file and names that are declared in it, as docs/architecture.md writes them.
 var sourceName = regexp.MustCompile("`([a-z0-9_./]+\\.[a-z]+)(?:: ([A-Za-z0-9_., ]+))?`")
 
-// TestArchitectureNamesWhatThereIs checks that the files in docs/architecture.md exist, and that each of them declares
-// the functions that are named with it.
+// TestArchitectureNamesWhatThereIs checks that the files in docs/architecture.md and docs/ends.md exist, and that each of
+// them declares the functions that are named with it.
 func TestArchitectureNamesWhatThereIs(t *testing.T) {
 	files, names := 0, 0
-	for _, m := range sourceName.FindAllStringSubmatch(readPage(t, "../docs/architecture.md"), -1) {
+	pages := readPage(t, "../docs/architecture.md") + readPage(t, "../docs/ends.md")
+	for _, m := range sourceName.FindAllStringSubmatch(pages, -1) {
 		path := filepath.Join("..", m[1])
 		if !strings.Contains(m[1], "/") && m[1] != "example.hcl" {
 			continue // not a path of this repository
 		}
 		files++
 		if _, err := os.Stat(path); err != nil {
-			t.Errorf("docs/architecture.md names %s, which does not exist", m[1])
+			t.Errorf("a page names %s, which does not exist", m[1])
 			continue
 		}
 		if m[2] == "" {
@@ -36,7 +37,7 @@ func TestArchitectureNamesWhatThereIs(t *testing.T) {
 		for name := range strings.SplitSeq(m[2], ", ") {
 			names++
 			if !known[name] {
-				t.Errorf("docs/architecture.md names %s in %s, which does not declare it", name, m[1])
+				t.Errorf("a page names %s in %s, which does not declare it", name, m[1])
 			}
 		}
 	}

@@ -43,6 +43,7 @@ const (
 	RefusedDescriptors                // no descriptor was left for a UDP session
 	RefusedPerClient                  // the client was at its limit of connections or sessions
 	RefusedNotAllowed                 // the client may not come, see Service.Allow
+	RefusedProxyHeader                // the client did not send the PROXY header that it must send
 	refusals           int     = iota
 )
 
@@ -52,7 +53,7 @@ type RefusedBy [refusals]int64
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client",
-		"not_allowed"}[r]
+		"not_allowed", "proxy_header"}[r]
 }
 
 // refusalOf returns the Refusal for an error that was passed to unserved.
@@ -62,6 +63,8 @@ func refusalOf(err error) Refusal {
 		return RefusedPerClient
 	case err == errNotAllowed:
 		return RefusedNotAllowed
+	case errors.Is(err, errProxyHeader):
+		return RefusedProxyHeader
 	case errors.Is(err, errOutOfDescriptors):
 		return RefusedDescriptors
 	case errors.Is(err, lb.ErrMissingServiceEntry):

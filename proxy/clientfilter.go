@@ -31,14 +31,48 @@ func (f *clientFilter) admits(src netip.Addr) bool {
 // errNotAllowed refuses a client that may not come.
 var errNotAllowed = errors.New("the client's address is in deny, or not in allow")
 
+// newPeerFilter returns the filter of the peers that may connect: the proxies that AcceptProxy names, or else the
+// clients.
+func newPeerFilter(spec *Service, clients *clientFilter) *clientFilter {
+	a := spec.AcceptProxy
+	switch {
+	case a == nil:
+		return clients
+	case len(a.From) == 0:
+		return &clientFilter{deny: []netip.Prefix{
+			netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}}
+	}
+	return &clientFilter{allow: slices.Clone(a.From)}
+}
+
+// setFilters makes the filters of spec those of the service.
+func (s *service) setFilters(spec *Service) {
+	clients := newClientFilter(spec)
+	s.filter.Store(clients)
+	s.peers.Store(newPeerFilter(spec, clients))
+}
+
 // mayCome reports whether the client at src may use the service.
 func (s *service) mayCome(src netip.Addr) bool { return s.filter.Load().admits(src) }
 
-// turnedAway records that a TCP client was reset as soon as it was accepted, because it may not come.
-func (s *service) turnedAway(client, listener netip.AddrPort) {
-	s.unserved(client, errNotAllowed)
+// mayConnect reports whether a TCP connection from peer may begin. The peer is the client, or with AcceptProxy the
+// proxy, whose header then names the client.
+func (s *service) mayConnect(peer netip.Addr) bool { return s.peers.Load().admits(peer) }
+
+// peerError returns why mayConnect has refused peer.
+func (s *service) peerError(peer netip.Addr) error {
+	if s.spec.Load().AcceptProxy != nil {
+		return errNoProxy(peer)
+	}
+	return errNotAllowed
+}
+
+// turnedAway records that a TCP connection was reset as soon as it was accepted, because its peer may not connect.
+func (s *service) turnedAway(peer, listener netip.AddrPort) {
+	err := s.peerError(peer.Addr())
+	s.unserved(peer, err)
 	if s.observed() {
-		s.ended(&report{client: client, listener: listener}, unservedFor(RefusedNotAllowed), nil)
+		s.ended(&report{client: peer, listener: listener}, unservedFor(refusalOf(err)), nil)
 	}
 }
 

@@ -283,7 +283,7 @@ func TestTCPClientIsResetWhenNobodyServes(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
 				addr := h.serve(Service{})
 				tt.setUp(t, h)
-				c, err := net.Dial("tcp", addr.String())
+				c, err := dialAs(addr.String())
 				if err == nil { // otherwise the reset came before Dial returned
 					c.SetDeadline(time.Now().Add(30 * time.Second))
 					_, err = io.ReadAll(c)
@@ -566,7 +566,7 @@ func TestTCPManyClientsAtOnce(t *testing.T) {
 		for range 50 {
 			wg.Go(func() {
 				for range 10 {
-					c, err := net.Dial("tcp", addr.String())
+					c, err := dialAs(addr.String())
 					if err != nil {
 						t.Error(err)
 						return

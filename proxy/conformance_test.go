@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -67,6 +68,10 @@ func trickle(send func()) {
 	}
 }
 
+// proxyHeaders makes all clients, services and servers of the suite use the PROXY protocol. A test that runs other tests
+// sets it.
+var proxyHeaders bool
+
 // A house is a proxier under test and its balancer.
 type house struct {
 	*testing.T
@@ -99,6 +104,10 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	}
 	if s.ConnectTimeout == 0 {
 		s.ConnectTimeout = 20 * time.Second
+	}
+	if proxyHeaders && s.Protocol == TCP {
+		s.AcceptProxy = &AcceptProxy{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+		s.SendProxy = proxyproto.V2
 	}
 	h.endpoints("s", endpoints...)
 	if err := h.Apply([]Service{s}); err != nil {
@@ -172,7 +181,9 @@ func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
 			open[c] = true
 			mu.Unlock()
 			wg.Go(func() {
-				handle(c.(*net.TCPConn))
+				if !proxyHeaders || readHeader(c) == nil {
+					handle(c.(*net.TCPConn))
+				}
 				c.Close()
 				mu.Lock()
 				delete(open, c)
@@ -242,7 +253,24 @@ func dialTCP(t *testing.T, addr netip.AddrPort) *net.TCPConn {
 	}
 	c.SetDeadline(time.Now().Add(30 * time.Second)) // turns a hang into a failure
 	t.Cleanup(func() { c.Close() })
+	begin(c)
 	return c
+}
+
+// dialAs dials addr over TCP as a client of the suite.
+func dialAs(addr string) (net.Conn, error) {
+	c, err := net.Dial("tcp", addr)
+	if err == nil {
+		begin(c)
+	}
+	return c, err
+}
+
+// begin sends what a client of the suite sends first. If Lictor has reset c by now, the test sees that later.
+func begin(c net.Conn) {
+	if proxyHeaders {
+		_, _ = c.Write(proxyproto.AppendV1(nil, addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())))
+	}
 }
 
 // ask connects, and returns all that the server sends.

@@ -32,6 +32,7 @@ type ConnectionState string
 // The states of a Connection.
 const (
 	ConnectionWaiting    ConnectionState = "waiting"     // the client waits for a free slot at an endpoint
+	ConnectionGreeting   ConnectionState = "greeting"    // the client has not sent its PROXY header yet
 	ConnectionConnecting ConnectionState = "connecting"  // Lictor dials an endpoint or looks up its host name
 	ConnectionOpen       ConnectionState = "open"        // bytes can move in both directions
 	ConnectionHalfClosed ConnectionState = "half_closed" // one side has ended, the other side goes on

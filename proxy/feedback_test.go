@@ -38,7 +38,7 @@ func greeter(t *testing.T) netip.AddrPort {
 
 // greeted dials addr and expects the greeter's word.
 func greeted(addr netip.AddrPort) error {
-	c, err := net.Dial("tcp", addr.String())
+	c, err := dialAs(addr.String())
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
 		addr := h.serve(Service{}, resetter(t, true), good)
 		resets := 0
 		for range 100 {
-			c, err := net.Dial("tcp", addr.String())
+			c, err := dialAs(addr.String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -206,7 +206,7 @@ func TestFailuresAreCountedByCause(t *testing.T) {
 		}
 		h.endpoints("s", deadPort(t), deadPort(t))
 		lost := func() {
-			if c, err := net.Dial("tcp", addr.String()); err == nil { // the reset may come before Dial returns
+			if c, err := dialAs(addr.String()); err == nil { // the reset may come before Dial returns
 				io.Copy(io.Discard, c)
 				c.Close()
 			}
@@ -254,7 +254,7 @@ func TestResetsUnderLoadLeaveNothing(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				for range 150 {
-					c, err := net.Dial("tcp", addr.String())
+					c, err := dialAs(addr.String())
 					if errors.Is(err, syscall.ECONNRESET) {
 						continue
 					}

@@ -88,6 +88,6 @@ func (s *service) respec(spec *Service) (sooner bool) {
 		sooner = true
 	}
 	s.spec.Store(spec)
-	s.filter.Store(newClientFilter(spec))
+	s.setFilters(spec)
 	return sooner || old.OnLeave != spec.OnLeave
 }

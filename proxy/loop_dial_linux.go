@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -162,7 +163,12 @@ func (p *loopPair) connected() {
 			p.loop.now-p.began)
 	}
 	p.schedule()
-	p.move(clientSide)
+	if v := p.s.spec.Load().SendProxy; v != proxyproto.None {
+		p.announce(v)
+	}
+	if p.state == relaying {
+		p.move(clientSide)
+	}
 	if p.state == relaying {
 		p.move(serverSide)
 	}
@@ -198,6 +204,7 @@ func (p *loopPair) hungUpOn() bool {
 func (p *loopPair) redial() {
 	p.state = connecting
 	p.kept, p.joined = false, 0
+	p.unannounce()
 	p.loop.discard(p.fd[serverSide])
 	p.fd[serverSide] = -1
 	p.loop.wheel.Clear(&p.timer)

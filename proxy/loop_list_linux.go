@@ -46,6 +46,8 @@ func (p *loopPair) connection() Connection {
 		c.State = ConnectionClosing
 	case p.state == connecting && p.waiter != nil:
 		c.State = ConnectionWaiting
+	case p.state == greeting:
+		c.State = ConnectionGreeting
 	case p.state == connecting:
 		c.State = ConnectionConnecting
 	case p.ends > 0:

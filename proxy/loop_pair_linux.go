@@ -12,7 +12,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A loopPair consists of a client's connection and the endpoint's connection that serves it, in a loop.
+// A loopPair consists of a client's connection and the endpoint's connection that serves it, in a loop. A client that
+// has to send a PROXY header begins in the state greeting; see docs/ends.md.
 //
 //	            an endpoint answered               both directions ended
 //	connecting ----------------------> relaying --------------------------> closed
@@ -28,6 +29,8 @@ type loopPair struct {
 	socket *loopTCP
 	s      *service
 	dial   *dialing // record of failed dials; nil once bytes have moved
+
+	opening *opening // what is said before the client's bytes; nil if both ends are bare
 
 	endpoint *lb.Member // endpoint that serves the client; nil before one is picked
 	waiter   *lb.Waiter // place in the queue for an endpoint with capacity; nil if the pair does not wait
@@ -73,6 +76,7 @@ type pairState int8
 
 const (
 	connecting pairState = iota
+	greeting
 	relaying
 	lingering
 	pairClosed
@@ -125,6 +129,8 @@ func (p *loopPair) ready(side int, events uint32) {
 				p.unserved(gone)
 			}
 		}
+	case greeting:
+		p.hear()
 	}
 }
 
@@ -203,7 +209,9 @@ func (p *loopPair) flush(from int) bool {
 				p.loop.forget(k)
 			}
 			p.last = p.loop.now
-			p.countMoved(from, n)
+			if n = p.withoutOpening(from, n); n > 0 {
+				p.countMoved(from, n)
+			}
 		case unix.EAGAIN:
 			p.writable[to] = false
 		default:
@@ -346,7 +354,7 @@ func (p *loopPair) close() {
 	p.drop(serverSide)
 	for side, fd := range p.fd {
 		if fd >= 0 {
-			if p.reset || p.state == connecting {
+			if p.reset || p.state == connecting || p.state == greeting {
 				sys.ResetOnClose(fd)
 			}
 			p.loop.discard(fd)

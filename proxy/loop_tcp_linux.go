@@ -295,7 +295,7 @@ func (d *acceptor) accept(s *service) syscall.Errno {
 	fd, src, err := d.socket.engine.denied.Accept(d.socket.fd)
 	if err == 0 {
 		d.backoff = 0
-		if s.mayCome(src.Addr()) {
+		if s.mayConnect(src.Addr()) {
 			d.welcome(fd, src, s)
 		} else {
 			d.turnAway(fd, src, s)
@@ -373,16 +373,33 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	}
 	p.timer.Owner = p
 	p.number = l.assignNumber(p)
-	var ok bool
-	if p.counted, ok = s.countClient(src); !ok {
+	if a := s.spec.Load().AcceptProxy; a != nil {
+		p.greet(a)
+	} else if p.admitted() && p.watchClient() {
+		p.connect()
+	}
+}
+
+// admitted reports whether the client may be served, and counts the client. If not, admitted has ended the pair.
+func (p *loopPair) admitted() (ok bool) {
+	if p.opening != nil && !p.s.mayCome(p.src.Addr()) { // before the header only the proxy was known
+		p.unserved(errNotAllowed)
+		return false
+	}
+	if p.counted, ok = p.s.countClient(p.src); !ok {
 		p.unserved(errClientLimit)
-		return
 	}
-	if errno := l.add(fd, pairEvents, p.number, clientSide); errno != 0 {
+	return ok
+}
+
+// watchClient makes epoll report what happens at the client's socket. If epoll refuses, watchClient has ended the pair
+// and returns false.
+func (p *loopPair) watchClient() bool {
+	errno := p.loop.add(p.fd[clientSide], pairEvents, p.number, clientSide)
+	if errno != 0 {
 		p.unserved(fmt.Errorf("%w: epoll_ctl: %w", errOutOfDescriptors, errno))
-		return
 	}
-	p.connect()
+	return errno == 0
 }
 
 // pairEvents are the edge-triggered events that a pair needs of its sockets.

@@ -49,6 +49,8 @@ func (p *loopPair) Timeout() {
 	switch p.state {
 	case connecting:
 		p.connectFailed(unix.ETIMEDOUT)
+	case greeting:
+		p.unheard()
 	case relaying:
 		p.expire()
 	case lingering:

@@ -11,7 +11,10 @@ type tcpClient struct {
 	socket *tcpSocket
 	dialer *dialer
 	began  time.Time
-	pair   atomic.Pointer[portablePair] // nil while the client has no connected endpoint
+
+	greeting bool // the client has not sent its PROXY header yet
+
+	pair atomic.Pointer[portablePair] // nil while the client has no connected endpoint
 }
 
 // connection implements listed.
@@ -22,6 +25,9 @@ func (t *tcpClient) connection(q *ConnectionQuery) (Connection, bool) {
 	c.Idle = c.Age
 	if t.dialer.waiting.Load() {
 		c.State = ConnectionWaiting
+	}
+	if t.greeting {
+		c.State = ConnectionGreeting
 	}
 	if p == nil {
 		return c, q.wants(s, nil)

@@ -2,10 +2,11 @@ package proxy
 
 import "slices"
 
-// start first moves the client's bytes that earlier endpoints did not take, and then calls run.
+// start first opens the endpoint's end and moves the client's bytes that earlier endpoints did not take. Then start
+// calls run.
 func (m *mover) start() error {
 	if m.src == m.pair.client {
-		if err := m.write(m.pair.untaken); err != nil {
+		if err := m.announce(); err != nil {
 			return err
 		}
 	}
@@ -19,14 +20,14 @@ func (m *mover) write(b []byte) error {
 	}
 	for len(b) > 0 {
 		n, err := m.dst.Write(b)
-		m.countMoved(n)
+		m.countMoved(m.withoutOpening(n))
 		b = b[n:]
 		if err == nil {
 			continue
 		}
 		end, goOn := m.pair.expired(m, destination, err)
 		if !goOn {
-			m.keepUntaken(b)
+			m.keepUntaken(b[m.opening:])
 		}
 		if end {
 			return errStuck
@@ -42,7 +43,7 @@ func (m *mover) write(b []byte) error {
 func (m *mover) keepUntaken(b []byte) {
 	if m.src == m.pair.client && m.moved.Load() == 0 {
 		m.pair.mu.Lock()
-		m.pair.untaken = slices.Clone(b)
+		m.pair.untaken, m.pair.kept = slices.Clone(b), true
 		m.pair.mu.Unlock()
 	}
 }

@@ -15,6 +15,7 @@ type mover struct {
 	pipes    *pipePool
 	moved    *atomic.Int64 // bytes moved by this direction
 	total    *atomic.Int64 // bytes moved in this direction by the whole service
+	opening  int           // bytes of the pair's header that are not written yet
 }
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}

@@ -57,6 +57,9 @@ type portablePair struct {
 	// any other bytes.
 	untaken []byte
 
+	header []byte // PROXY header for the endpoint; nil if the endpoint's end is bare
+	kept   bool   // everything that was read from the client is in untaken
+
 	hungUp bool // the endpoint reset the connection before it sent anything
 	lost   bool // bytes that were read are neither written nor in untaken, or one side has ended properly
 	redial bool // no bytes were moved, and the client's connection stays open for another endpoint
@@ -111,7 +114,7 @@ func (p *portablePair) move(m *mover) {
 	switch {
 	case err == errIdle:
 	case m.src == p.server && errors.Is(err, syscall.ECONNRESET):
-	case m.src == p.client && len(p.untaken) > 0 && p.up.Load() == 0:
+	case m.src == p.client && p.kept && p.up.Load() == 0:
 	default:
 		p.lost = true
 	}

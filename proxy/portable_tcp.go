@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -101,10 +102,10 @@ func (t *tcpSocket) ProxyLoop() error {
 		backoff = minBackoff
 		turn.begin()
 		s := t.service.Load()
-		if src := addrOf(client); !s.mayCome(src.Addr()) {
+		if peer := addrOf(client.RemoteAddr()); !s.mayConnect(peer.Addr()) {
 			abort(client)
 			s.at(0).connections.Add(1)
-			s.turnedAway(src, t.addr)
+			s.turnedAway(peer, t.addr)
 			turn.end()
 			continue
 		}
@@ -120,9 +121,6 @@ func (t *tcpSocket) ProxyLoop() error {
 		turn.end()
 	}
 }
-
-// addrOf returns the address of a client.
-func addrOf(client *net.TCPConn) netip.AddrPort { return client.RemoteAddr().(*net.TCPAddr).AddrPort() }
 
 func (t *tcpSocket) accept() (*net.TCPConn, error) {
 	c, err := t.clients.Accept()
@@ -163,7 +161,12 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 	began := time.Now()
 	urgentInline(client)
 	_ = client.SetKeepAliveConfig(keepAlive) // accepted sockets do not get it from an inherited listener
-	src := addrOf(client)
+	h, first, err := t.introduce(client, s, began)
+	if err != nil {
+		t.refuse(client, s, h.client, err, began)
+		return
+	}
+	src := h.client
 	counted, ok := s.countClient(src)
 	if !ok {
 		t.refuse(client, s, src, errClientLimit, began)
@@ -172,7 +175,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 	if counted {
 		defer s.uncount(src)
 	}
-	d := dialer{client: client, service: s, resolver: t.engine.resolver, src: src}
+	d := dialer{client: client, service: s, resolver: t.engine.resolver, src: src, untaken: first}
 	shown := &tcpClient{socket: t, dialer: &d, began: began}
 	place := t.engine.roster.add(shown)
 	defer t.engine.roster.remove(place)
@@ -194,6 +197,9 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		}
 		p := newPortablePair(client, server, s)
 		p.endpoint, p.untaken = endpoint, d.untaken
+		if v := s.spec.Load().SendProxy; v != proxyproto.None {
+			p.header = appendProxyHeader(nil, v, &h)
+		}
 		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
 		t.engine.byEndpoint.join(p)
@@ -218,6 +224,33 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		}
 		return
 	}
+}
+
+// addrOf returns the address of a TCP socket. An IPv4 address is never in the form of an IPv6 address.
+func addrOf(a net.Addr) netip.AddrPort {
+	addr := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+}
+
+// introduce returns what is known of a new client of s. If the client must send a PROXY header, introduce waits for it,
+// and first are the bytes behind the header.
+func (t *tcpSocket) introduce(client *net.TCPConn, s *service, began time.Time) (h hop, first []byte, err error) {
+	h = hop{client: addrOf(client.RemoteAddr()), server: addrOf(client.LocalAddr()), id: t.engine.clients.Add(1)}
+	a := s.spec.Load().AcceptProxy
+	if a == nil {
+		return h, nil, nil
+	}
+	place := t.engine.roster.add(&tcpClient{socket: t, dialer: &dialer{service: s, src: h.client}, began: began,
+		greeting: true})
+	defer t.engine.roster.remove(place)
+	if !s.mayConnect(h.client.Addr()) { // the service has changed since the connection was accepted
+		return h, nil, errNoProxy(h.client.Addr())
+	}
+	h, first, err = t.greet(client, h, a)
+	if err == nil && !s.mayCome(h.client.Addr()) { // before the header only the proxy was known
+		err = errNotAllowed
+	}
+	return h, first, err
 }
 
 // refuse resets a client that is not served because of err.

@@ -24,7 +24,8 @@
 // the kernel's queue, and the UDP sessions that have been idle longest end. Nothing is allocated or logged for each
 // datagram.
 //
-// Package proxy does not do TLS or the PROXY protocol, and never looks into the bytes that it forwards.
+// An end of a connection may have something to say before the first byte, such as the header of the PROXY protocol
+// ([AcceptProxy]). Apart from that, package proxy never looks into the bytes that it forwards, and it does not do TLS.
 package proxy
 
 import (
@@ -33,6 +34,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 )
 
 // ErrClosed is returned by ProxyLoop after Close or Shutdown, and by Apply after Shutdown or Close of the Proxier.
@@ -105,6 +108,13 @@ type Service struct {
 	// at the next datagram of its client.
 	Allow, Deny []netip.Prefix
 
+	// AcceptProxy, unless it is nil, makes the TCP clients of all listeners send a PROXY header. It is never guessed
+	// whether a client sends one.
+	AcceptProxy *AcceptProxy
+
+	// SendProxy is the version of the PROXY header that TCP endpoints get in front of the client's bytes.
+	SendProxy proxyproto.Version
+
 	// MaxSessions limits the UDP sessions of each listener. At the limit, a new session ends the one that has been idle
 	// longest. A MaxSessions of zero means 65,536. A lack of descriptors may limit sessions further.
 	MaxSessions int
@@ -127,6 +137,7 @@ func (s *Service) equal(o *Service) bool {
 		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
 		s.MaxPerClient == o.MaxPerClient && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&
+		s.AcceptProxy.equal(o.AcceptProxy) && s.SendProxy == o.SendProxy &&
 		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge &&
 		s.MaxAgeGrace == o.MaxAgeGrace
 }

@@ -19,7 +19,7 @@ import (
 func told(t *testing.T, h *house, addr string) (*net.TCPConn, <-chan error) {
 	t.Helper()
 	first := make(chan error, 1)
-	c, err := net.Dial("tcp", addr)
+	c, err := dialAs(addr)
 	if errors.Is(err, syscall.ECONNRESET) { // the reset came before Dial returned
 		first <- err
 		return nil, first
@@ -110,7 +110,7 @@ func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
 		if err := testproc.Receive(t, "an answer", first); err != nil {
 			t.Fatal(err)
 		}
-		c, err := net.Dial("tcp", addr)
+		c, err := dialAs(addr)
 		if err != nil {
 			t.Fatal(err)
 		}

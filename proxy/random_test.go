@@ -320,7 +320,7 @@ func isBetween(moved, received, sent int64) error {
 
 // playClient connects and plays the client's end.
 func (s *script) playClient(addr netip.AddrPort) (score, error) {
-	c, err := net.Dial("tcp", addr.String())
+	c, err := dialAs(addr.String())
 	if err != nil {
 		return score{}, err
 	}

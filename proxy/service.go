@@ -16,6 +16,7 @@ type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]
 	filter   atomic.Pointer[clientFilter] // nil: all clients may come
+	peers    atomic.Pointer[clientFilter] // filter of the peers of TCP connections; nil: all may connect
 	balancer lb.LoadBalancer
 	share    *share // this service's share of the descriptors
 	log      hclog.Logger
@@ -33,7 +34,7 @@ type service struct {
 func newService(spec *Service, balancer lb.LoadBalancer, log hclog.Logger, loops int) *service {
 	s := &service{balancer: balancer, log: log.With("service", spec.Name), counters: make([]counters, loops)}
 	s.spec.Store(spec)
-	s.filter.Store(newClientFilter(spec))
+	s.setFilters(spec)
 	s.aging.Store(&aging{age: max(spec.MaxAge, 0), grace: spec.maxAgeGrace()})
 	return s
 }

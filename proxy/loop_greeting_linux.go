@@ -1,0 +1,219 @@
+package proxy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
+)
+
+// This file has the openings of the two ends of a pair, see docs/ends.md.
+
+// An opening holds what is said on one end of a pair before the client's bytes.
+type opening struct {
+	heard []byte          // part of the client's header that has arrived; empty once the header is complete
+	dest  netip.AddrPort  // the address that the client has dialled, from the header; invalid if it named none
+	tlvs  proxyproto.TLVs // TLVs of the client's header, to be passed on
+	rest  int             // bytes at the front of the client's backlog that belong to the header for the endpoint
+}
+
+// greet begins the opening of a client's end: the client must send a PROXY header.
+func (p *loopPair) greet(a *AcceptProxy) {
+	p.opening, p.state = &opening{}, greeting
+	if !p.s.mayConnect(p.src.Addr()) { // the service has changed since the connection was accepted
+		p.unserved(errNoProxy(p.src.Addr()))
+		return
+	}
+	if p.watchClient() {
+		p.loop.wheel.Set(&p.timer, p.loop.now+a.timeout())
+	}
+}
+
+// hear reads the client's header. hear is called when bytes have arrived.
+func (p *loopPair) hear() {
+	for p.readable[clientSide] && p.state == greeting {
+		b, err := p.hearMore()
+		if err == unix.EAGAIN {
+			p.readable[clientSide] = false
+			return
+		}
+		if err != nil {
+			p.unserved(err)
+			return
+		}
+		h, n, err := proxyproto.Parse(b)
+		switch {
+		case err != nil:
+			p.unserved(fmt.Errorf("%w: %w", errProxyHeader, err))
+		case n == 0:
+			p.opening.heard = append(p.opening.heard[:0], b...)
+		default:
+			p.introduced(&h, b[n:])
+		}
+	}
+}
+
+// hearMore reads once, and returns all bytes of the client so far, in the loop's buffer. If the client has gone, the
+// error is a clientError. A client that ends within its header has sent a bad one.
+func (p *loopPair) hearMore() ([]byte, error) {
+	l, had := p.loop, copy(p.loop.buf[:], p.opening.heard)
+	n, errno := sys.RecvStream(p.fd[clientSide], l.buf[had:])
+	switch {
+	case errno == unix.EAGAIN:
+		return nil, errno
+	case errno != 0:
+		return nil, &clientError{errno}
+	case n == 0 && had > 0:
+		return nil, fmt.Errorf("%w: the client ended within the header", errProxyHeader)
+	case n == 0:
+		return nil, &clientError{} // such as the check of a proxy that only connects
+	}
+	if n < len(l.buf)-had {
+		p.readable[clientSide] = p.hangup[clientSide] || sys.Faults // see loopPair.copy
+	}
+	return l.buf[:had+n], nil
+}
+
+// introduced ends the opening of a client's end. rest are the bytes behind the header.
+func (p *loopPair) introduced(h *proxyproto.Header, rest []byte) {
+	p.loop.wheel.Clear(&p.timer)
+	p.state, p.opening.heard = connecting, nil
+	if h.Src.IsValid() {
+		p.src, p.opening.dest = h.Src, h.Dst
+	}
+	if p.s.spec.Load().SendProxy == proxyproto.V2 {
+		p.opening.tlvs = slices.Clone(h.TLVs)
+	}
+	if len(rest) > 0 {
+		p.flows[clientSide].backlog = p.loop.keep(rest)
+	}
+	if p.admitted() {
+		p.connect()
+	}
+}
+
+// unheard ends a client whose header has not come in time.
+func (p *loopPair) unheard() {
+	p.unserved(fmt.Errorf("%w: no header came within %v", errProxyHeader, p.loop.now-p.began))
+}
+
+// announce is the opening of an endpoint's end: it sends the PROXY header with the client's bytes that are there
+// already. What cannot be sent goes to the backlog.
+func (p *loopPair) announce(v proxyproto.Version) {
+	if p.opening == nil {
+		p.opening = &opening{}
+	}
+	l := p.loop
+	header := appendProxyHeader(l.buf[:0], v, &hop{
+		client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(l.id)), tlvs: p.opening.tlvs,
+	})
+	all, err := p.withFirstBytes(header)
+	if err != 0 {
+		p.sourceFailed(clientSide, err)
+		return
+	}
+	n, err := sys.SendStream(p.fd[serverSide], all)
+	if err == unix.EAGAIN {
+		n, err = 0, 0
+	}
+	if err != 0 { // another endpoint gets a header of its own
+		p.keepFirst(all[len(header):])
+		p.destinationFailed(clientSide, err)
+		return
+	}
+	if sent := n - len(header); sent > 0 {
+		p.countMoved(clientSide, sent)
+	}
+	p.opening.rest = max(len(header)-n, 0)
+	if n < len(all) {
+		p.writable[serverSide] = false
+		p.keepFirst(all[n:])
+	}
+}
+
+// withFirstBytes appends to header the bytes that the client has sent already, as far as they fit into the loop's
+// buffer.
+func (p *loopPair) withFirstBytes(header []byte) (all []byte, err syscall.Errno) {
+	l, f := p.loop, &p.flows[clientSide]
+	if k := f.backlog; k != nil {
+		if len(header)+k.to-k.from > len(l.buf) || k.next != nil {
+			return header, 0
+		}
+		f.backlog = nil
+		all = append(header, k.buf[k.from:k.to]...)
+		l.forget(k)
+		return all, 0
+	}
+	if !p.readable[clientSide] || f.finished {
+		return header, 0
+	}
+	n, err := sys.RecvStream(p.fd[clientSide], l.buf[len(header):])
+	switch {
+	case err == unix.EAGAIN:
+		p.readable[clientSide] = false
+		return header, 0
+	case err != 0:
+		return header, err
+	case n == 0:
+		return header, 0 // the next read finds the end again
+	case n < len(l.buf)-len(header):
+		p.readable[clientSide] = p.hangup[clientSide] || sys.Faults // see loopPair.copy
+	}
+	p.last, p.asked = l.now, true
+	return l.buf[:len(header)+n], 0
+}
+
+// keepFirst puts b in front of the client's backlog.
+func (p *loopPair) keepFirst(b []byte) {
+	if len(b) > 0 {
+		k := p.loop.keep(b)
+		k.next = p.flows[clientSide].backlog
+		p.flows[clientSide].backlog = k
+	}
+}
+
+// unannounce removes from the backlog what is left of a header for an endpoint that is given up.
+func (p *loopPair) unannounce() {
+	if p.opening == nil || p.opening.rest == 0 {
+		return
+	}
+	k := p.flows[clientSide].backlog
+	if k.from += p.opening.rest; k.from == k.to {
+		p.flows[clientSide].backlog = k.next
+		p.loop.forget(k)
+	}
+	p.opening.rest = 0
+}
+
+// withoutOpening returns how many of n bytes that left the backlog of a side came from that side. The others belong to
+// the opening.
+func (p *loopPair) withoutOpening(from, n int) int {
+	o := p.opening
+	if o == nil || o.rest == 0 || from != clientSide {
+		return n
+	}
+	header := min(n, o.rest)
+	o.rest -= header
+	return n - header
+}
+
+// dialled returns the address that the client has dialled.
+func (p *loopPair) dialled() netip.AddrPort {
+	if o := p.opening; o != nil && o.dest.IsValid() {
+		return o.dest
+	}
+	if at := p.socket.addr; !at.Addr().IsUnspecified() {
+		return at
+	}
+	sa, err := sys.SocketName(unix.SYS_GETSOCKNAME, p.fd[clientSide])
+	if err != 0 {
+		return p.socket.addr
+	}
+	at := sys.AddrPort(&sa)
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+}

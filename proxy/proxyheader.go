@@ -1,0 +1,79 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
+)
+
+// An AcceptProxy says that the clients of a service are proxies that send the header of the PROXY protocol first. The
+// address in the header is the client's address for everything that Lictor does.
+type AcceptProxy struct {
+	// From holds the addresses of the proxies. A connection from another address is reset, because its header could
+	// name any client. An empty From trusts no proxy.
+	From []netip.Prefix
+
+	// Timeout is how long a client may take to send its header. A zero or negative Timeout means 3 s.
+	Timeout time.Duration
+}
+
+func (a *AcceptProxy) equal(o *AcceptProxy) bool {
+	if a == nil || o == nil {
+		return a == o
+	}
+	return slices.Equal(a.From, o.From) && a.Timeout == o.Timeout
+}
+
+func (a *AcceptProxy) timeout() time.Duration {
+	if a.Timeout <= 0 {
+		return 3 * time.Second
+	}
+	return a.Timeout
+}
+
+// errProxyHeader refuses a client that has to send a PROXY header and does not.
+var errProxyHeader = errors.New("accept_proxy")
+
+func errNoProxy(peer netip.Addr) error {
+	return fmt.Errorf("%w: %s is not in from; add it if it is a proxy", errProxyHeader, peer)
+}
+
+// A hop is what Lictor knows of a client's connection and passes on in a PROXY header.
+type hop struct {
+	client netip.AddrPort
+	server netip.AddrPort  // the address that the client has dialled
+	id     uint64          // unique in this process
+	tlvs   proxyproto.TLVs // TLVs of the client's header; nil if there are none
+}
+
+// appendProxyHeader appends the header for a TCP connection to b.
+func appendProxyHeader(b []byte, v proxyproto.Version, h *hop) []byte {
+	if v == proxyproto.V1 {
+		return proxyproto.AppendV1(b, h.client, h.server)
+	}
+	id := uniqueIDs()
+	binary.BigEndian.PutUint64(id[8:], h.id)
+	var text [2 * len(id)]byte
+	hex.Encode(text[:], id[:])
+	tlvs := make(proxyproto.TLVs, 0, len(h.tlvs)+64)
+	tlvs = tlvs.Append(proxyproto.UniqueID, text[:]).AppendFrom(h.tlvs, isPassedOn)
+	return proxyproto.AppendV2(b, proxyproto.Header{Src: h.client, Dst: h.server, TLVs: tlvs})
+}
+
+// uniqueIDs begins the unique IDs of this process. The last 8 bytes are the connection's.
+var uniqueIDs = sync.OnceValue(func() (id [16]byte) {
+	_, _ = rand.Read(id[:8]) // never fails, see crypto/rand
+	return id
+})
+
+// isPassedOn reports whether a TLV of a client's header goes to the endpoint. What Lictor writes itself must not come
+// from outside.
+func isPassedOn(t proxyproto.Type) bool { return t != proxyproto.UniqueID }
