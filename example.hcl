@@ -154,6 +154,15 @@ service "web" {
   # connection beyond it, and drops a datagram that would begin a session beyond it. The default is "never": no limit.
   # max_connections_per_client = 100
 
+  # Send each instance a header of the PROXY protocol with the client's address. Every instance must expect it. TCP only.
+  # send_proxy = "v2"
+
+  # Expect such a header from each client, if the clients are proxies with these addresses. TCP only.
+  # accept_proxy {
+  #   from    = ["10.0.0.0/8"]
+  #   timeout = "3s"
+  # }
+
   # If every instance is at its limit, this many connections wait in a queue, each for this time at most. Clients take
   # turns, and one client alone may have four fifths of the queue. queue_timeout = "0s": none waits. TCP only.
   max_queue     = 1024

@@ -16,7 +16,8 @@ const maxClientPrefixes = 1024
 
 // clients reads allow and deny, which say what clients may use the service.
 func (b *block) clients(s *Service) {
-	s.Allow, s.Deny = b.prefixes("allow"), b.prefixes("deny")
+	s.Allow = b.prefixes("allow", "To allow all clients, leave allow out")
+	s.Deny = b.prefixes("deny", "To refuse no client because of its address, leave deny out")
 	for _, allowed := range s.Allow {
 		for _, denied := range s.Deny {
 			if denied.Bits() <= allowed.Bits() && denied.Contains(allowed.Addr()) {
@@ -29,17 +30,14 @@ func (b *block) clients(s *Service) {
 	}
 }
 
-// prefixes reads a list of addresses and prefixes. It returns nil if the argument is absent.
-func (b *block) prefixes(name string) []netip.Prefix {
+// prefixes reads a list of addresses and prefixes. It returns nil if the argument is absent. An empty list is a problem;
+// instead says what to do instead.
+func (b *block) prefixes(name, instead string) []netip.Prefix {
 	exprs := b.items(name, clientsExample)
 	switch {
 	case b.has(name) && exprs != nil && len(exprs) == 0:
-		without := "refuse no client because of its address"
-		if name == "allow" {
-			without = "allow all clients"
-		}
-		b.l.problem(b.rangeOf(name), "Empty list", "%s: write at least one address or prefix, such as %s. To %s, "+
-			"leave %s out.", name, clientsExample, without, name)
+		b.l.problem(b.rangeOf(name), "Empty list", "%s: write at least one address or prefix, such as %s. %s.",
+			name, clientsExample, instead)
 	case len(exprs) > maxClientPrefixes:
 		b.l.problem(b.rangeOf(name), "Too many prefixes", "%s: %d are too many. Write at most %d, with wider "+
 			"prefixes, or use a packet filter.", name, len(exprs), maxClientPrefixes)

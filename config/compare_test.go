@@ -46,6 +46,12 @@ func TestCompare(t *testing.T) {
 			"1 service changed", "~ service \"web\"\n    + allow = [\"10.0.0.0/8\", \"::1/128\"]\n",
 		},
 		{
+			"an inner block that is new", web,
+			"service \"web\" {\n  listen = 9000\n  send_proxy = \"v2\"\n  accept_proxy { from = [\"10.0.0.1\"] }\n}\n",
+			"1 service changed", "~ service \"web\"\n    + accept_proxy.from = [\"10.0.0.1/32\"]\n" +
+				"    + accept_proxy.timeout = \"3s\"\n    + send_proxy = \"v2\"\n",
+		},
+		{
 			"the order of a list", "service \"web\" {\n  listen = [9000, 9001]\n}\n",
 			"service \"web\" {\n  listen = [9001, 9000]\n}\n", "1 service changed",
 			"~ service \"web\"\n" +

@@ -21,28 +21,29 @@ import (
 
 // Defaults of arguments that are not set.
 const (
-	DefaultShutdownGrace    = 10 * time.Second
-	DefaultConnectTimeout   = time.Second
-	DefaultIdleTimeoutTCP   = time.Hour
-	DefaultIdleTimeoutUDP   = time.Minute
-	DefaultHalfCloseTimeout = 5 * time.Minute
-	DefaultMaxAgeGrace      = 30 * time.Second
-	DefaultMaxSessions      = 65536
-	DefaultConsulAddress    = "127.0.0.1:8500"
-	DefaultMaxWatches       = 150
-	DefaultFailoverBelow    = 1
-	DefaultFailbackHold     = 30 * time.Second
-	DefaultMaxDrop          = 50 // percent
-	DefaultDropHold         = 10 * time.Second
-	DefaultHoldMax          = time.Minute
-	DefaultMaxFails         = 2
-	DefaultMinAvailable     = 50
-	DefaultMaxQueue         = 1024
-	DefaultQueueTimeout     = 5 * time.Second
-	DefaultEmptyWait        = 3 * time.Second
-	DefaultCheckInterval    = 10 * time.Second
-	DefaultCheckTimeout     = 2 * time.Second
-	DefaultMaxSilence       = 30 * time.Second
+	DefaultShutdownGrace      = 10 * time.Second
+	DefaultConnectTimeout     = time.Second
+	DefaultAcceptProxyTimeout = 3 * time.Second
+	DefaultIdleTimeoutTCP     = time.Hour
+	DefaultIdleTimeoutUDP     = time.Minute
+	DefaultHalfCloseTimeout   = 5 * time.Minute
+	DefaultMaxAgeGrace        = 30 * time.Second
+	DefaultMaxSessions        = 65536
+	DefaultConsulAddress      = "127.0.0.1:8500"
+	DefaultMaxWatches         = 150
+	DefaultFailoverBelow      = 1
+	DefaultFailbackHold       = 30 * time.Second
+	DefaultMaxDrop            = 50 // percent
+	DefaultDropHold           = 10 * time.Second
+	DefaultHoldMax            = time.Minute
+	DefaultMaxFails           = 2
+	DefaultMinAvailable       = 50
+	DefaultMaxQueue           = 1024
+	DefaultQueueTimeout       = 5 * time.Second
+	DefaultEmptyWait          = 3 * time.Second
+	DefaultCheckInterval      = 10 * time.Second
+	DefaultCheckTimeout       = 2 * time.Second
+	DefaultMaxSilence         = 30 * time.Second
 )
 
 // A Config is a whole, valid configuration with all defaults.
@@ -170,6 +171,9 @@ type Service struct {
 	EmptyWait time.Duration `off:"0s"`
 
 	Check *Check // nil: Lictor does not check endpoints itself
+
+	AcceptProxy *AcceptProxy // nil: clients send no PROXY header
+	SendProxy   ProxyVersion `zero:""` // TCP
 
 	// ConnectTimeout is the deadline for an endpoint to accept a TCP connection. It applies anew to each endpoint that
 	// is tried.

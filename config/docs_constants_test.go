@@ -66,6 +66,7 @@ func TestConstantsInPagesAreTrue(t *testing.T) {
 func TestPackagesHaveTheDefaultsOfTheConfiguration(t *testing.T) {
 	for _, tt := range []struct{ config, file, name string }{
 		{"DefaultConnectTimeout", "proxy/proxy.go", "connectTimeout"},
+		{"DefaultAcceptProxyTimeout", "proxy/proxyheader.go", "timeout"},
 		{"DefaultIdleTimeoutTCP", "proxy/proxy.go", "idleTimeout"},
 		{"DefaultIdleTimeoutUDP", "proxy/proxy.go", "idleTimeout"},
 		{"DefaultHalfCloseTimeout", "proxy/proxy.go", "halfCloseTimeout"},

@@ -53,6 +53,7 @@ func foreignWords() []foreign {
 		{"tcprequest", "allow deny", ""}, {"reject", "deny", ""}, {"rules", "allow deny", ""},
 		{"rbac", "allow deny", ""},
 		{"ipallowlist", "allow", ""}, {"ipwhitelist", "allow", ""}, {"sourcerange", "allow", ""},
+		{"sendproxyv2", "send_proxy", "Write send_proxy = \"v2\"."}, {"proxyprotocol", "send_proxy accept_proxy", ""},
 		{"slowstartconfig", "slow_start", ""}, {"healthypanicthreshold", "min_available", ""},
 		{"onmarkeddown", "on_leave", ""}, {"shutdownsessions", "cut", ""},
 

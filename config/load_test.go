@@ -142,6 +142,8 @@ service "a" {
   listen             = "[::]:9000"
   allow              = ["10.0.0.0/8", "::1", "::ffff:192.168.0.0/112", "::ffff:192.0.2.7", "192.0.2.7"]
   deny               = ["10.0.0.1"]
+  send_proxy         = "v1"
+  accept_proxy { from = ["10.0.0.7"] }
   connect_timeout    = "250ms"
   idle_timeout       = "never"
   half_close_timeout = "never"
@@ -180,7 +182,9 @@ service "a" {
 		Services: []Service{{
 			Name: "a", Listen: addrs("[::]:9000"),
 			Allow: prefixes("10.0.0.0/8", "::1/128", "192.168.0.0/16", "192.0.2.7/32", "192.0.2.7/32"),
-			Deny:  prefixes("10.0.0.1/32"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
+			Deny:  prefixes("10.0.0.1/32"), SendProxy: ProxyV1,
+			AcceptProxy:    &AcceptProxy{From: prefixes("10.0.0.7/32"), Timeout: 3 * time.Second},
+			ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
 			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off,
 			QueueTimeout: Off, EmptyWait: 500 * time.Millisecond,
 			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,

@@ -48,6 +48,11 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 			listen = "[::1]:9000"
 			allow  = ["10.0.0.0/8", "::1"]
 			deny   = ["10.0.0.7"]
+			send_proxy = "v2"
+			accept_proxy {
+				from    = ["10.0.0.0/8"]
+				timeout = "1s"
+			}
 			on_leave {
 				critical     = "30s"
 				deregistered = "cut"

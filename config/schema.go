@@ -43,9 +43,14 @@ func serviceSchema() *hcl.BodySchema {
 		"max_sessions", "responses", "requests",
 		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint",
 		"max_connections_per_client", "max_queue", "queue_timeout", "empty_wait",
-		"failover_on", "failover_below", "failback_hold")
-	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"}}
+		"failover_on", "failover_below", "failback_hold", "send_proxy")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"},
+		{Type: "accept_proxy"}}
 	return s
+}
+
+func acceptProxySchema() *hcl.BodySchema {
+	return arguments("from", "timeout")
 }
 
 func onLeaveSchema() *hcl.BodySchema {
@@ -114,7 +119,8 @@ func language() *shape {
 		"static": {schema: staticSchema()},
 		"check": {schema: checkSchema(), secrets: []string{"send"}, // such as the community of SNMP
 			blocks: map[string]*shape{"tls": {schema: tlsSchema()}}},
-		"on_leave": {schema: onLeaveSchema()},
+		"on_leave":     {schema: onLeaveSchema()},
+		"accept_proxy": {schema: acceptProxySchema()},
 	}}
 	consul := &shape{schema: consulSchema(), secrets: []string{"token"},
 		blocks: map[string]*shape{"tls": {schema: tlsSchema()}}}

@@ -72,6 +72,7 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	b.lifetimes(&s)
 	b.balancing(&s)
 	s.Check = b.check(s.Protocol)
+	b.proxyProtocol(&s)
 	s.Listen = b.listen(s)
 	l.endpoints(b, &s)
 	b.stays(&s)
@@ -109,7 +110,7 @@ func (b *block) foreign(p Protocol) {
 	other, names := UDP, []string{"max_sessions", "responses", "requests"}
 	if p == UDP {
 		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace",
-			"max_queue", "queue_timeout", "empty_wait"}
+			"max_queue", "queue_timeout", "empty_wait", "accept_proxy", "send_proxy"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {

@@ -141,8 +141,8 @@ func countedBy(by map[string]int) string {
 	return ": " + strings.Join(parts, ", ")
 }
 
-// refusedLately returns why clients were refused in the last seconds. Clients at their own limit, and clients that may
-// not come, say nothing about the service.
+// refusedLately returns why clients were refused in the last seconds. Clients at their own limit, clients that may
+// not come and clients without a PROXY header say nothing about the service.
 func (s *Service) refusedLately() (out []Reason) {
 	for _, r := range []struct {
 		refusal    proxy.Refusal

@@ -10,6 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -183,6 +184,8 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			MaxPerClient:     s.MaxConnectionsPerClient,
 			Allow:            s.Allow,
 			Deny:             s.Deny,
+			AcceptProxy:      acceptProxyOf(s.AcceptProxy),
+			SendProxy:        proxyproto.Version(s.SendProxy),
 			MaxSessions:      s.MaxSessions,
 			Responses:        s.Responses,
 			Requests:         s.Requests,
@@ -195,6 +198,14 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 func onLeaveOf(o config.OnLeave) proxy.OnLeave {
 	return proxy.OnLeave{Deregistered: time.Duration(o.Deregistered), Critical: time.Duration(o.Critical),
 		Unmatched: time.Duration(o.Unmatched)}
+}
+
+// acceptProxyOf converts an accept_proxy block for the proxier.
+func acceptProxyOf(a *config.AcceptProxy) *proxy.AcceptProxy {
+	if a == nil {
+		return nil
+	}
+	return &proxy.AcceptProxy{From: a.From, Timeout: a.Timeout}
 }
 
 // configure sets the balancing options of all services.
@@ -221,7 +232,7 @@ func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 	for _, s := range cfg.Services {
 		if c := s.Check; c != nil && c.HTTP != "" {
 			check := healthcheck.Check{Path: c.HTTP, Port: uint16(c.Port), Interval: c.Interval,
-				Timeout: c.Timeout, MaxSilence: c.MaxSilence}
+				Timeout: c.Timeout, MaxSilence: c.MaxSilence, Header: proxyproto.Version(s.SendProxy)}
 			if c.TLS != nil {
 				check.HTTPS, check.TLS = true, certificates.Options(*c.TLS)
 			}
@@ -241,6 +252,7 @@ func balancing(s config.Service) lb.Options {
 		SlowStart:      s.SlowStart,
 		MaxConnections: s.MaxConnections,
 		MaxPerEndpoint: s.MaxConnectionsPerEndpoint,
+		ProbeHeader:    proxyproto.Version(s.SendProxy),
 	}
 	if s.Protocol == config.UDP {
 		o.Network = lb.UDP
