@@ -98,10 +98,23 @@ func (b *backend) serve(c *net.TCPConn) {
 		if _, err := io.ReadFull(c, request); err != nil {
 			return // the client has closed or reset the connection; both are usual here
 		}
+		if request[0] == '\r' && skipHeader(c, request) != nil {
+			return
+		}
 		if err := b.do(c, request); err != nil {
 			return
 		}
 	}
+}
+
+// skipHeader completes a request that begins with a PROXY header of version 2, and removes the header.
+func skipHeader(c io.Reader, request []byte) error {
+	size := 16 + int(binary.BigEndian.Uint16(request[14:]))
+	all := append(make([]byte, 0, size+len(request)), request...)
+	all = all[:size+len(request)]
+	_, err := io.ReadFull(c, all[len(request):])
+	copy(request, all[size:])
+	return err
 }
 
 func (b *backend) do(c *net.TCPConn, request []byte) error {

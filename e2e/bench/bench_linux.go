@@ -100,6 +100,8 @@ func (b *bench) pause() time.Duration {
 func services() []service {
 	return []service{
 		{Name: webService, Protocol: "tcp"},
+		{Name: sendService, Protocol: "tcp", SendProxy: true},
+		{Name: acceptService, Protocol: "tcp", AcceptProxy: true},
 		{Name: udpService, Protocol: "udp"},
 		{Name: newService, Protocol: "udp", MaxSessions: maxSessions},
 		{Name: oneService, Protocol: "udp", MaxSessions: maxSessions, Responses: 1},
@@ -154,7 +156,7 @@ func (b *bench) stop(i *instance) {
 func (b *bench) launchAll() error {
 	for _, t := range b.targets {
 		for _, s := range services() {
-			if s.Protocol == "udp" && !t.udp || s.Responses > 0 && !t.responses {
+			if !t.serves(s) {
 				continue
 			}
 			p, err := b.plan(backendCount, s)
@@ -199,7 +201,9 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 }
 
 // suits reports whether a load can run on a target.
-func (l *load) suits(t *target) bool { return (!l.udp || t.udp) && (!l.one || t.responses) }
+func (l *load) suits(t *target) bool {
+	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts)
+}
 
 // baseline returns the name of the target that the others are compared with.
 func (l *load) baseline() string {

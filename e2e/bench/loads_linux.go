@@ -2,9 +2,12 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 )
 
 // A load is a kind of work, with its measurement.
@@ -15,6 +18,8 @@ type load struct {
 	perUnit  float64 // units of the generator in one unit of the report
 	udp      bool
 	one      bool // needs UDP sessions that end with the first answer
+	sends    bool // needs PROXY headers for endpoints
+	accepts  bool // needs PROXY headers from clients
 	fullOnly bool // left out of a quick run
 	fresh    bool // each measurement needs a new process
 	rounds   int  // largest number of rounds; zero: all
@@ -57,6 +62,10 @@ func loads() []*load {
 			run: requests(32, 40_000)},
 		{name: "connect", title: "connect, request, close, 32 at a time", unit: "connection", perUnit: 1, main: mCPU,
 			run: exchanges(32, 6_000, opEcho, messageSize)},
+		{name: "connect-send", title: "the same, a PROXY header for the endpoint", unit: "connection", perUnit: 1,
+			sends: true, main: mCPU, run: proxied(sendService, nil)},
+		{name: "connect-accept", title: "the same, a PROXY header from the client", unit: "connection", perUnit: 1,
+			accepts: true, main: mCPU, run: proxied(acceptService, proxyHeader())},
 		{name: "bulk-up", title: "bulk up, 4 connections", unit: "GB",
 			perUnit: gigabyte, main: mCPU, run: bulk(opUp, 1024)},
 		{name: "bulk-down", title: "bulk down, 4 connections", unit: "GB", perUnit: gigabyte, main: mCPU,
@@ -124,6 +133,25 @@ func exchanges(n, work int, op byte, answer int) func(*bench, *target) (sample, 
 		i := b.instances[place{t, webService}]
 		return b.traffic(i, b.scaled(work), 1, exchangeSlots(i.addrs(), n, op, answer))
 	}
+}
+
+// proxied returns the load connect-request-close on a service with PROXY headers. Clients send header first.
+func proxied(service string, header []byte) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		i := b.instances[place{t, service}]
+		slots := exchangeSlots(i.addrs(), 32, opEcho, messageSize)
+		for _, s := range slots {
+			s.(*exchangeSlot).header = slices.Clip(header)
+		}
+		return b.traffic(i, b.scaled(6_000), 1, slots)
+	}
+}
+
+// proxyHeader returns the PROXY header of version 2 that clients send.
+func proxyHeader() []byte {
+	return proxyproto.AppendV2(nil, proxyproto.Header{
+		Src: netip.MustParseAddrPort("192.0.2.7:4711"), Dst: netip.MustParseAddrPort("198.51.100.1:5432"),
+	})
 }
 
 func exchangeSlots(addrs []netip.AddrPort, n int, op byte, answer int) []slot {

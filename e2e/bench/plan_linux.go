@@ -38,6 +38,8 @@ type service struct {
 	MaxSessions int // UDP: limit on sessions; zero: none
 	Responses   int // UDP: answers after which a session ends; zero: any
 	IdleTimeout string
+	SendProxy   bool // TCP: endpoints get a PROXY header of version 2
+	AcceptProxy bool // TCP: clients send a PROXY header
 }
 
 // Names of the services.
@@ -46,6 +48,9 @@ const (
 	udpService = "udp"
 	newService = "new" // UDP with a limit on sessions
 	oneService = "one" // UDP with sessions that end with the first answer
+
+	sendService   = "send"   // TCP with PROXY headers for endpoints
+	acceptService = "accept" // TCP with PROXY headers from clients
 )
 
 // Protocol returns the protocol of the first service. Most plans have only one service.

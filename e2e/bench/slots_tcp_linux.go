@@ -17,6 +17,7 @@ type exchangeSlot struct {
 	op     byte
 	answer int // bytes
 	keep   bool
+	header []byte // sent in front of the request
 
 	id, next int
 	fd       int
@@ -28,7 +29,7 @@ type exchangeSlot struct {
 
 func (s *exchangeSlot) begin(l *loop, id int) {
 	s.id, s.next, s.fd = id, id, -1
-	s.request = message(s.op, int64(s.answer))
+	s.request = append(s.header, message(s.op, int64(s.answer))...)
 	s.start(l)
 }
 

@@ -21,6 +21,8 @@ type target struct {
 	name      string
 	udp       bool
 	responses bool // can end a session after a number of answers
+	sends     bool // can send PROXY headers of version 2
+	accepts   bool // can accept PROXY headers
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error)
 	why       string // why it is not available; empty if it is
@@ -56,9 +58,9 @@ func targets(o *options) ([]*target, error) {
 	all := []*target{
 		{name: "lictor", udp: true, command: run},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
-		{name: "haproxy", command: haproxy},
+		{name: "haproxy", sends: true, accepts: true, command: haproxy},
 		{name: "haproxy-splice", command: haproxy, adapt: func(p *plan) { p.Splice = true }},
-		{name: "nginx", udp: true, responses: true, command: nginx},
+		{name: "nginx", udp: true, responses: true, accepts: true, command: nginx},
 	}
 	for _, text := range o.peers {
 		name, command, ok := strings.Cut(text, "=")
@@ -73,9 +75,17 @@ func targets(o *options) ([]*target, error) {
 			t.responses = t.understands(func(p *plan) {
 				p.Services = []service{{Name: "x", Protocol: "udp", Responses: 1}}
 			})
+			t.sends = t.understands(func(p *plan) { p.Services[0].SendProxy = true })
+			t.accepts = t.understands(func(p *plan) { p.Services[0].AcceptProxy = true })
 		}
 	}
 	return all, nil
+}
+
+// serves reports whether the target can serve s.
+func (t *target) serves(s service) bool {
+	return (s.Protocol != "udp" || t.udp) && (s.Responses == 0 || t.responses) && (!s.SendProxy || t.sends) &&
+		(!s.AcceptProxy || t.accepts)
 }
 
 // custom returns the command of a peer that a flag names.
@@ -211,7 +221,11 @@ func probe(s service) error {
 	if err := c.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 		return err
 	}
-	if _, err := c.Write(message(opEcho, 0)); err != nil {
+	request := message(opEcho, 0)
+	if s.AcceptProxy {
+		request = append(proxyHeader(), request...)
+	}
+	if _, err := c.Write(request); err != nil {
 		return err
 	}
 	_, err = io.ReadFull(c, make([]byte, messageSize))

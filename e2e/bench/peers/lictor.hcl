@@ -19,6 +19,12 @@ service "{{.Name}}" {
 {{- if .IdleTimeout}}
   idle_timeout = "{{.IdleTimeout}}"
 {{- end}}
+{{- if .SendProxy}}
+  send_proxy = "v2"
+{{- end}}
+{{- if .AcceptProxy}}
+  accept_proxy { from = ["127.0.0.0/8"] }
+{{- end}}
 {{- if .Endpoints}}
   static {
     endpoints = [{{range .Endpoints}}"{{.}}", {{end}}]
