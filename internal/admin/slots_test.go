@@ -202,11 +202,12 @@ func TestStrangersMakeRoomBeforeOperators(t *testing.T) {
 	h.evicted(most+2, most)
 }
 
-// A stranger that sends requests without reading the answers always has a request under way.
+// A stranger that sends requests without reading the answers always has a request under way. The answers
+// are large, so that few of them fill the buffers of the connection.
 func TestStrangersThatDoNotReadMakeRoom(t *testing.T) {
 	const most = 4
 	h := serveTo(t, tokenOf(t), Options{MaxConnections: most, times: unhurried}, "web")
-	requests := strings.Repeat("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 1000)
+	requests := strings.Repeat("GET /chart.js HTTP/1.1\r\nHost: localhost\r\n\r\n", 1000)
 	for range most {
 		c := h.call("tcp", "")
 		_ = c.Conn.(*net.TCPConn).SetReadBuffer(4096)
