@@ -62,7 +62,7 @@ func (s *service) mayConnect(peer netip.Addr) bool { return s.peers.Load().admit
 // peerError returns why mayConnect has refused peer.
 func (s *service) peerError(peer netip.Addr) error {
 	if s.spec.Load().AcceptProxy != nil {
-		return errNoProxy(peer)
+		return &strangerError{peer}
 	}
 	return errNotAllowed
 }

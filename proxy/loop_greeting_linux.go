@@ -26,7 +26,7 @@ type opening struct {
 func (p *loopPair) greet(a *AcceptProxy) {
 	p.opening, p.state = &opening{}, greeting
 	if !p.s.mayConnect(p.src.Addr()) { // the service has changed since the connection was accepted
-		p.unserved(errNoProxy(p.src.Addr()))
+		p.unserved(&strangerError{p.src.Addr()})
 		return
 	}
 	if p.watchClient() {

@@ -244,7 +244,7 @@ func (t *tcpSocket) introduce(client *net.TCPConn, s *service, began time.Time) 
 		greeting: true})
 	defer t.engine.roster.remove(place)
 	if !s.mayConnect(h.client.Addr()) { // the service has changed since the connection was accepted
-		return h, nil, errNoProxy(h.client.Addr())
+		return h, nil, &strangerError{h.client.Addr()}
 	}
 	h, first, err = t.greet(client, h, a)
 	if err == nil && !s.mayCome(h.client.Addr()) { // before the header only the proxy was known

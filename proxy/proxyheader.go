@@ -42,9 +42,14 @@ func (a *AcceptProxy) timeout() time.Duration {
 // errProxyHeader refuses a client that has to send a PROXY header and does not.
 var errProxyHeader = errors.New("accept_proxy")
 
-func errNoProxy(peer netip.Addr) error {
-	return fmt.Errorf("%w: %s is not in from; add it if it is a proxy", errProxyHeader, peer)
+// A strangerError refuses a peer that is no proxy of AcceptProxy. It wraps errProxyHeader.
+type strangerError struct{ peer netip.Addr }
+
+func (e *strangerError) Error() string {
+	return fmt.Sprintf("%v: %s is not in from; add it if it is a proxy", errProxyHeader, e.peer)
 }
+
+func (e *strangerError) Unwrap() error { return errProxyHeader }
 
 // A hop is what Lictor knows of a client's connection and passes on in a PROXY header.
 type hop struct {

@@ -22,7 +22,7 @@ type service struct {
 	log      hclog.Logger
 	counters []counters // counters for each loop, so that loops do not share cache lines
 	troubles reporter
-	unwanted reporter // of clients that may not come, so that they never suppress a line about a fault
+	unwanted reporter // of clients that may not come or send no PROXY header, so that they suppress no line about a fault
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
 
@@ -88,13 +88,18 @@ func (s *service) dialFailed(m *lb.Member, err error) {
 func (s *service) unserved(client netip.AddrPort, err error) {
 	why := refusalOf(err)
 	s.at(0).refused[why].Add(1)
-	if why == RefusedNotAllowed { // as the configuration wants it
-		if s.unwanted.due() { // asked first, so that nothing is allocated for a line that is not logged
-			s.log.Info("client refused", s.unwanted.withHeld("client", client, "error", err)...)
-		}
+	level := hclog.Warn
+	switch why {
+	case RefusedNotAllowed:
+		level = hclog.Info // as the configuration wants it
+	case RefusedProxyHeader:
+	default:
+		s.troubles.warn(s.log, "client refused", "client", client, "error", err)
 		return
 	}
-	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
+	if s.unwanted.due() { // asked first, so that nothing is allocated for a line that is not logged
+		s.log.Log(level, "client refused", s.unwanted.withHeld("client", client, "error", err)...)
+	}
 }
 
 // warnOfWaiting logs why new TCP clients wait for descriptors.
