@@ -84,7 +84,7 @@ func TestExampleContainer(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		"Image": "localhost/" + docker.Image, "Network": "host", "ReadOnly": "true", "Tmpfs": docker.Tmpfs[0],
-		"Volume": "/etc/lictor:/etc/lictor:ro,Z",
+		"Volume": "/etc/lictor:/etc/lictor:ro,z",
 	} {
 		if !slices.Contains(podman[key], want) {
 			t.Errorf("lictor.container has %s=%q, want %s", key, podman[key], want)

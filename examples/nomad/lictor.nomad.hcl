@@ -18,7 +18,7 @@ job "lictor" {
       driver = "docker"
 
       config {
-        image        = "lictor:latest"
+        image        = "lictor:0.1.0"
         network_mode = "host"
         args         = ["run", "-config", "${NOMAD_TASK_DIR}/lictor.hcl"]
       }
