@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -130,6 +131,19 @@ func TestInheritedSockets(t *testing.T) {
 	dialUDP(t, dns).awaitAnswer(t, "d")
 }
 
+// parentOf returns the parent of a process on Linux.
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(t, err)
+	_, after, _ := strings.Cut(string(b), ") ")
+	var state string
+	var parent int
+	_, err = fmt.Sscan(after, &state, &parent)
+	must(t, err)
+	return parent
+}
+
 // The old process names the new one as the main process. Only then the new process sends its status.
 func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
 	anyEngine(t)
@@ -139,6 +153,9 @@ func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
 	s.await(t, 0, "READY=1")
 	conn := mustConnect(t, d.addr(t, "web"))
 	pid := d.upgrade(t)
+	if runtime.GOOS == "linux" && parentOf(t, pid) != os.Getpid() {
+		t.Errorf("the new process is no child of systemd, which this process plays, so systemd would kill it at each stop")
+	}
 	n := s.await(t, 0, fmt.Sprintf("MAINPID=%d", pid))
 	s.mu.Lock()
 	ready := strings.Count(strings.Join(s.messages[:n], "\n"), "READY=1")

@@ -19,7 +19,7 @@ import (
 type Successor struct {
 	cmd   *exec.Cmd
 	conn  *conn
-	ended chan struct{} // closed when the process has ended; cmd.ProcessState is set then
+	ended chan struct{} // closed when the process has ended
 
 	// Fields of the ready message.
 	build Build
@@ -45,6 +45,7 @@ func Launch(program string, arguments []string) (*Successor, error) {
 	cmd.Env = append(successorEnvironment(os.Environ()), variable+"=3")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{child}
+	standBeside(cmd)
 	if err := cmd.Start(); err != nil {
 		conn.close()
 		return nil, fmt.Errorf("the program cannot be started: %w", err)
@@ -54,10 +55,9 @@ func Launch(program string, arguments []string) (*Successor, error) {
 	return s, nil
 }
 
-// wait waits for the end of the process and reaps it. Nothing waits for wait, because the successor outlives this
-// process.
+// wait waits for the end of the process. Nothing waits for wait, because the successor outlives this process.
 func (s *Successor) wait() {
-	_ = s.cmd.Wait() // ProcessState has the result
+	waitFor(s.cmd)
 	close(s.ended)
 }
 
@@ -228,7 +228,11 @@ func (s *Successor) problem(err error) error {
 	}
 	select {
 	case <-s.ended:
-		return fmt.Errorf("the new process has ended (%s); the log may say why", s.cmd.ProcessState)
+		how := "" // known only of a child of this process
+		if s.cmd.ProcessState != nil {
+			how = fmt.Sprintf(" (%s)", s.cmd.ProcessState)
+		}
+		return fmt.Errorf("the new process has ended%s; the log may say why", how)
 	case <-time.After(time.Second):
 		return fmt.Errorf("the new process, %d, does not take over: %w", s.PID(), err)
 	}
