@@ -15,8 +15,8 @@ import (
 // sourceName matches a file and names that are declared in it, as docs/architecture.md writes them.
 var sourceName = regexp.MustCompile("`([a-z0-9_./]+\\.[a-z]+)(?:: ([A-Za-z0-9_., ]+))?`")
 
-// TestArchitectureNamesWhatThereIs checks that the files in docs/architecture.md and docs/ends.md exist, and that each of
-// them declares the functions that are named with it.
+// TestArchitectureNamesWhatThereIs checks that the files in docs/architecture.md and docs/ends.md exist, and that each
+// of them declares the functions that are named with it.
 func TestArchitectureNamesWhatThereIs(t *testing.T) {
 	files, names := 0, 0
 	pages := readPage(t, "../docs/architecture.md") + readPage(t, "../docs/ends.md")

@@ -154,7 +154,7 @@ func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
 	conn := mustConnect(t, d.addr(t, "web"))
 	pid := d.upgrade(t)
 	if runtime.GOOS == "linux" && parentOf(t, pid) != os.Getpid() {
-		t.Errorf("the new process is no child of systemd, which this process plays, so systemd would kill it at each stop")
+		t.Errorf("the new process is no child of this one, which plays systemd, so systemd would kill it at each stop")
 	}
 	n := s.await(t, 0, fmt.Sprintf("MAINPID=%d", pid))
 	s.mu.Lock()

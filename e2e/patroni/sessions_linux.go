@@ -106,7 +106,8 @@ func copyBoth(ctx context.Context, s *stage, addr string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", way.name, err)
 		}
-		text = append(text, fmt.Sprintf("%s: %.1f s into the database, %.1f s out of it", way.name, in.Seconds(), out.Seconds()))
+		text = append(text, fmt.Sprintf("%s: %.1f s into the database, %.1f s out of it", way.name, in.Seconds(),
+			out.Seconds()))
 	}
 	return strings.Join(text, "; "), nil
 }

@@ -135,16 +135,16 @@ func TestServiceStates(t *testing.T) {
 	}
 }
 
-// Clients that are refused make a service refusing, unless the reason lies with the client: its limit, its address or its
-// PROXY header.
+// Clients that are refused make a service refusing, unless the reason lies with the client: its limit, its address or
+// its PROXY header.
 func TestEachRefusalIsAReason(t *testing.T) {
 	for i := range len(proxy.RefusedBy{}) {
 		refusal := proxy.Refusal(i)
 		s := Service{Set: SetFresh, Endpoints: endpointsLike("in/healthy"),
 			RefusedRateBy: map[string]float64{refusal.String(): 1}}
 		s.judge(&Balanced{})
-		own := slices.Contains([]proxy.Refusal{proxy.RefusedPerClient, proxy.RefusedNotAllowed, proxy.RefusedProxyHeader},
-			refusal)
+		own := slices.Contains([]proxy.Refusal{proxy.RefusedPerClient, proxy.RefusedNotAllowed,
+			proxy.RefusedProxyHeader}, refusal)
 		if refusing := s.State == StateRefusing; refusing == own {
 			t.Errorf("%v: got %s because of %+v", refusal, s.State, s.Reasons)
 		}

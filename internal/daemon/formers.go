@@ -128,8 +128,8 @@ func (f *formers) told(pid int, uses []upgrade.Use, all bool) {
 	}
 }
 
-// forgetLocked removes a process that has ended. After leave forgetLocked does nothing, because then the successor keeps
-// the counts of all processes.
+// forgetLocked removes a process that has ended. After leave forgetLocked does nothing, because then the successor
+// keeps the counts of all processes.
 func (f *formers) forgetLocked(pid int) {
 	p := f.byPID[pid]
 	if p == nil || f.left {
