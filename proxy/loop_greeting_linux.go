@@ -25,7 +25,7 @@ type opening struct {
 // greet begins the opening of a client's end: the client must send a PROXY header.
 func (p *loopPair) greet(a *AcceptProxy) {
 	p.opening, p.state = &opening{}, greeting
-	if !p.s.mayConnect(p.src.Addr()) { // the service has changed since the connection was accepted
+	if !a.trusts(p.src.Addr()) { // the service has changed since the connection was accepted
 		p.unserved(&strangerError{p.src.Addr()})
 		return
 	}

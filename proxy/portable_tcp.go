@@ -243,7 +243,7 @@ func (t *tcpSocket) introduce(client *net.TCPConn, s *service, began time.Time) 
 	place := t.engine.roster.add(&tcpClient{socket: t, dialer: &dialer{service: s, src: h.client}, began: began,
 		greeting: true})
 	defer t.engine.roster.remove(place)
-	if !s.mayConnect(h.client.Addr()) { // the service has changed since the connection was accepted
+	if !a.trusts(h.client.Addr()) { // the service has changed since the connection was accepted
 		return h, nil, &strangerError{h.client.Addr()}
 	}
 	h, first, err = t.greet(client, h, a)

@@ -32,6 +32,11 @@ func (a *AcceptProxy) equal(o *AcceptProxy) bool {
 	return slices.Equal(a.From, o.From) && a.Timeout == o.Timeout
 }
 
+// trusts reports whether the peer of a connection is one of the proxies.
+func (a *AcceptProxy) trusts(peer netip.Addr) bool {
+	return len(a.From) > 0 && (&clientFilter{allow: a.From}).admits(peer)
+}
+
 func (a *AcceptProxy) timeout() time.Duration {
 	if a.Timeout <= 0 {
 		return 3 * time.Second
