@@ -122,8 +122,7 @@ func (p *loopPair) ready(side int, events uint32) {
 		case side == serverSide && p.fd[serverSide] >= 0 && p.writable[serverSide]:
 			p.connected()
 		case side == clientSide && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
-			p.because(clientFailed, sys.SocketError(p.fd[clientSide]))
-			p.close()
+			p.clientReset()
 		case side == clientSide && p.waiter != nil:
 			if gone := p.deserted(); gone != nil {
 				p.unserved(gone)
@@ -131,7 +130,16 @@ func (p *loopPair) ready(side int, events uint32) {
 		}
 	case greeting:
 		p.hear()
+		if p.state == connecting && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 { // epoll reports this only once
+			p.clientReset()
+		}
 	}
+}
+
+// clientReset ends a pair whose client has failed before an endpoint was reached.
+func (p *loopPair) clientReset() {
+	p.because(clientFailed, sys.SocketError(p.fd[clientSide]))
+	p.close()
 }
 
 // move moves bytes from the given side to the other. It stops if none are left, they cannot be written, or the turn's

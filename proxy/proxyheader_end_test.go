@@ -3,10 +3,12 @@ package proxy
 import (
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // A header is believed only if the peer is in from of the same configuration. A reload replaces the filter of peers a
@@ -26,5 +28,25 @@ func TestAcceptProxyTrustsNobodyDuringAReload(t *testing.T) {
 			_, err = c.Read(make([]byte, 1))
 		}
 		wantReset(t, err)
+	})
+}
+
+// A client that waits in the queue leaves the queue when it resets its connection, even if the reset came together with
+// its header and its first bytes. The portable engine does not see the reset of a queued client that has sent bytes.
+func TestQueuedClientMayResetBehindItsHeader(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxQueue: 100, EmptyWait: time.Hour})
+		addr := h.serve(Service{AcceptProxy: anyLocal}, tcpServer(t, echo))
+		h.endpoints("s")
+		sends := proxyproto.AppendV1(nil, realClient, realServer)
+		if h.options.Engine == EngineAuto && runtime.GOOS == "linux" {
+			sends = append(sends, "first"...)
+		}
+		for range 100 {
+			c := dialTCP(t, addr)
+			c.Write(sends)
+			abort(c)
+		}
+		eventually(t, equals("active", func() int64 { return h.stats().ConnectionsActive }, 0))
 	})
 }
