@@ -1,13 +1,19 @@
 package proxy
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -48,5 +54,28 @@ func TestQueuedClientMayResetBehindItsHeader(t *testing.T) {
 			abort(c)
 		}
 		eventually(t, equals("active", func() int64 { return h.stats().ConnectionsActive }, 0))
+	})
+}
+
+// Clients without a header do not keep faults of the service out of the log.
+func TestBadHeadersHideNoFault(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		log := &testproc.Log{}
+		h.options.Logger = hclog.New(&hclog.LoggerOptions{Output: log})
+		addr := h.serve(Service{AcceptProxy: anyLocal}, deadPort(t))
+		for _, first := range []string{"GET / HTTP/1.1\r\n", string(proxyproto.AppendV1(nil, realClient, realServer))} {
+			c := dialTCP(t, addr)
+			io.WriteString(c, first)
+			_, err := c.Read(make([]byte, 1))
+			wantReset(t, err)
+		}
+		eventually(t, func() error {
+			for _, want := range []string{"the first bytes are not those of a PROXY header", "dial failed"} {
+				if !strings.Contains(log.String(), want) {
+					return fmt.Errorf("no %q in the log:\n%s", want, log.String())
+				}
+			}
+			return nil
+		})
 	})
 }
