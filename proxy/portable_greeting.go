@@ -58,23 +58,27 @@ func (t *tcpSocket) greet(client *net.TCPConn, h hop, a *AcceptProxy) (_ hop, re
 
 // announce writes the PROXY header of the pair, if it has one, with the client's bytes that are there already.
 func (m *mover) announce() error {
-	first := m.pair.untaken
-	if m.pair.header == nil {
+	header, first := m.pair.header, m.pair.untaken
+	if header == nil {
 		return m.write(first)
 	}
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	all := append(append(buf[:0], header...), first...)
 	var failed error
-	all := m.pair.header
-	if len(first) > 0 {
-		all = append(all, first...)
-	} else if connReadable(m.src) { // so the read does not wait
-		n := 0
-		all = slices.Grow(all, bufferSize)
-		n, failed = m.src.Read(all[len(all):cap(all)])
-		all = all[:len(all)+n]
+	if len(first) == 0 && connReadable(m.src) { // so the read does not wait
+		var n int
+		n, failed = m.src.Read(buf[len(header):])
+		all = buf[:len(header)+n]
 	}
-	m.opening = len(m.pair.header)
+	m.opening = len(header)
 	if err := m.write(all); err != nil {
 		return err
+	}
+	if end, goOn := m.pair.expired(m, source, failed); end {
+		return errIdle
+	} else if goOn {
+		return nil
 	}
 	return failed // io.EOF, or the failure of the client
 }

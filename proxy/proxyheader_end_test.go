@@ -79,3 +79,35 @@ func TestBadHeadersHideNoFault(t *testing.T) {
 		})
 	})
 }
+
+// If a deadline passes before the header is written, the client has not failed: the pair checks its limits and goes on.
+func TestDeadlineBeforeTheHeaderIsWritten(t *testing.T) {
+	accepted := make(chan *net.TCPConn, 1)
+	server := tcpServer(t, func(c *net.TCPConn) {
+		accepted <- c
+		<-t.Context().Done()
+	})
+	client := dialTCP(t, server)
+	src := <-accepted
+	if _, err := io.WriteString(client, "first"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { // connReadable knows only some systems
+		if src.SetReadDeadline(time.Now().Add(time.Hour)); !connReadable(src) && runtime.GOOS != "windows" {
+			return errPending
+		}
+		return nil
+	})
+	dst := dialTCP(t, server)
+	p := newPortablePair(src, dst, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
+	p.header = []byte("header ")
+	src.SetReadDeadline(time.Unix(1, 0))
+	m := &mover{pair: p, src: src, dst: dst, moved: &p.up, total: &p.service.at(0).bytesUp}
+	if err := m.announce(); err != nil {
+		t.Errorf("got %v, want the client to go on", err)
+	}
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(src, got); err != nil || string(got) != "first" {
+		t.Errorf("got %q, %v, want the client's bytes still to be there", got, err)
+	}
+}
