@@ -105,13 +105,12 @@ func (p *loopPair) unheard() {
 // announce is the opening of an endpoint's end: it sends the PROXY header with the client's bytes that are there
 // already. What cannot be sent goes to the backlog.
 func (p *loopPair) announce(v proxyproto.Version) {
-	if p.opening == nil {
-		p.opening = &opening{}
-	}
 	l := p.loop
-	header := appendProxyHeader(l.buf[:0], v, &hop{
-		client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(l.id)), tlvs: p.opening.tlvs,
-	})
+	about := hop{client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(l.id))}
+	if p.opening != nil {
+		about.tlvs = p.opening.tlvs
+	}
+	header := appendProxyHeader(l.buf[:0], v, &about)
 	all, err := p.withFirstBytes(header)
 	if err != 0 {
 		p.sourceFailed(clientSide, err)
@@ -129,7 +128,12 @@ func (p *loopPair) announce(v proxyproto.Version) {
 	if sent := n - len(header); sent > 0 {
 		p.countMoved(clientSide, sent)
 	}
-	p.opening.rest = max(len(header)-n, 0)
+	if n < len(header) {
+		if p.opening == nil {
+			p.opening = &opening{}
+		}
+		p.opening.rest = len(header) - n
+	}
 	if n < len(all) {
 		p.writable[serverSide] = false
 		p.keepFirst(all[n:])
