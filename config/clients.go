@@ -30,8 +30,8 @@ func (b *block) clients(s *Service) {
 	}
 }
 
-// prefixes reads a list of addresses and prefixes. It returns nil if the argument is absent. An empty list is a problem,
-// and instead says what to do instead.
+// prefixes reads a list of addresses and prefixes. It returns nil if the argument is absent. An empty list is a
+// problem, and instead says what to do instead.
 func (b *block) prefixes(name, instead string) []netip.Prefix {
 	exprs := b.items(name, clientsExample)
 	switch {

@@ -68,8 +68,8 @@ func trickle(send func()) {
 	}
 }
 
-// proxyHeaders makes all clients, services and servers of the suite use the PROXY protocol. A test that runs other tests
-// sets it.
+// proxyHeaders makes all clients, services and servers of the suite use the PROXY protocol. A test that runs other
+// tests sets it.
 var proxyHeaders bool
 
 // A house is a proxier under test and its balancer.

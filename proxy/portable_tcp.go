@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -196,10 +195,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 			s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
 		}
 		p := newPortablePair(client, server, s)
-		p.endpoint, p.untaken = endpoint, d.untaken
-		if v := s.spec.Load().SendProxy; v != proxyproto.None {
-			p.header = appendProxyHeader(nil, v, &h)
-		}
+		p.endpoint, p.untaken, p.header = endpoint, d.untaken, s.proxyHeader(&h)
 		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
 		t.engine.byEndpoint.join(p)

@@ -64,6 +64,15 @@ type hop struct {
 	tlvs   proxyproto.TLVs // TLVs of the client's header; nil if there are none
 }
 
+// proxyHeader returns the header that an endpoint of s gets, or nil if endpoints get none.
+func (s *service) proxyHeader(h *hop) []byte {
+	v := s.spec.Load().SendProxy
+	if v == proxyproto.None {
+		return nil
+	}
+	return appendProxyHeader(nil, v, h)
+}
+
 // appendProxyHeader appends the header for a TCP connection to b.
 func appendProxyHeader(b []byte, v proxyproto.Version, h *hop) []byte {
 	if v == proxyproto.V1 {

@@ -22,7 +22,7 @@ type service struct {
 	log      hclog.Logger
 	counters []counters // counters for each loop, so that loops do not share cache lines
 	troubles reporter
-	unwanted reporter // of clients that may not come or send no PROXY header, so that they suppress no line about a fault
+	unwanted reporter // of clients that may not come or send no PROXY header; they suppress no line about a fault
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
 
