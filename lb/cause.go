@@ -3,6 +3,7 @@ package lb
 import (
 	"context"
 	"errors"
+	"net"
 	"syscall"
 )
 
@@ -21,14 +22,27 @@ func CauseOf(err error) (cause Cause, local bool) {
 		return Unreachable, false // a timeout, or an unknown host name
 	}
 	switch errno {
-	case syscall.ECONNREFUSED:
+	case syscall.ECONNREFUSED, syscall.ENOENT: // ENOENT: no Unix socket has the path
 		return Refused, false
 	case syscall.ECONNRESET, syscall.EPIPE:
 		return Reset, false
+	case syscall.EAGAIN, syscall.EACCES, syscall.EPERM:
+		// Of a dial to a Unix socket, these errors are about the endpoint: its queue of new connections is full, or it
+		// does not let this user in. Of other dials, they mean that no local port is free, or that a packet filter of
+		// this host denies the dial.
+		if isUnixDial(err) {
+			return Unreachable, false
+		}
+		return 0, true
 	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // no descriptors or memory
-		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN, // no local ports
-		syscall.EACCES, syscall.EPERM: // a packet filter on this host
+		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE: // no local ports
 		return 0, true
 	}
 	return Unreachable, false
+}
+
+// isUnixDial reports whether err is the error of a dial to a Unix socket.
+func isUnixDial(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Net == "unix"
 }

@@ -22,6 +22,9 @@ func (r *Resolver) Dial(
 	if e.Host == "" {
 		ctx, cancel := within(ctx, timeout)
 		defer cancel()
+		if e.Path != "" {
+			return deadline.Dial(ctx, *d, "unix", e.Path)
+		}
 		return deadline.Dial(ctx, *d, network.String(), e.Address())
 	}
 	var tried []netip.Addr

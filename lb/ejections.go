@@ -19,7 +19,7 @@ func (b *RoundRobin) Ejections() (all []Ejection) {
 	for a, h := range b.registry.healths {
 		h.mu.Lock()
 		if h.ejectedUntil.Load() != 0 {
-			e := Endpoint{Host: a.host, Addr: a.addr}
+			e := Endpoint{Host: a.place.Host, Path: a.place.Path, Addr: a.place.Addr}
 			all = append(all, Ejection{Network: a.network, Endpoint: e, Cause: h.cause, InARow: h.ejections,
 				Quick: h.quick, CheckFailed: h.checks.decide()})
 		}
@@ -37,7 +37,7 @@ func (b *RoundRobin) SetEjections(all []Ejection) {
 	defer r.mu.Unlock()
 	now := r.clock.now()
 	for _, e := range all {
-		a := address{network: e.Network, host: e.Endpoint.Host, addr: e.Endpoint.Addr}
+		a := address{e.Network, e.Endpoint.Place()}
 		if r.healths[a] != nil || e.InARow+e.Quick < 1 {
 			continue
 		}

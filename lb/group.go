@@ -75,9 +75,9 @@ func (g *group) options() *Options { return &g.state.Load().options }
 
 // addressOf returns the key under which the registry holds the health of e.
 func (g *group) addressOf(e Endpoint) address {
-	a := address{network: g.options().Network, host: e.Host, addr: e.Addr}
+	a := address{g.options().Network, e.Place()}
 	if e.Host != "" {
-		a.addr = netip.AddrPortFrom(netip.Addr{}, e.Addr.Port())
+		a.place.Addr = netip.AddrPortFrom(netip.Addr{}, e.Addr.Port())
 	}
 	return a
 }

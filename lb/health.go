@@ -2,7 +2,6 @@ package lb
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,8 +81,7 @@ type trialUse struct {
 // An address is the place of an endpoint on a network.
 type address struct {
 	network Network
-	host    string
-	addr    netip.AddrPort
+	place   Place
 }
 
 // failed counts a failure of a use. If the use is a trial, trial is not nil. If maxFails is positive, maxFails failures

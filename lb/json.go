@@ -10,6 +10,7 @@ import (
 type endpointJSON struct {
 	ID     string     `json:"id"`
 	Host   string     `json:"host,omitempty"`
+	Path   string     `json:"path,omitempty"`
 	IP     netip.Addr `json:"ip"`
 	Port   uint16     `json:"port"`
 	Weight int        `json:"weight,omitempty"`
@@ -17,7 +18,7 @@ type endpointJSON struct {
 
 // MarshalJSON implements json.Marshaler.
 func (e Endpoint) MarshalJSON() ([]byte, error) {
-	return json.Marshal(endpointJSON{e.ID, e.Host, e.Addr.Addr(), e.Addr.Port(), e.Weight})
+	return json.Marshal(endpointJSON{e.ID, e.Host, e.Path, e.Addr.Addr(), e.Addr.Port(), e.Weight})
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -26,6 +27,6 @@ func (e *Endpoint) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &v); err != nil {
 		return err
 	}
-	*e = Endpoint{ID: v.ID, Host: v.Host, Addr: netip.AddrPortFrom(v.IP, v.Port), Weight: v.Weight}
+	*e = Endpoint{ID: v.ID, Host: v.Host, Path: v.Path, Addr: netip.AddrPortFrom(v.IP, v.Port), Weight: v.Weight}
 	return nil
 }

@@ -11,6 +11,7 @@ func TestEndpointsSurviveJSON(t *testing.T) {
 		{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 3},
 		{ID: "b", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:80")},
 		{ID: "c", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)},
+		{ID: "d", Path: "/run/pg.sock", Weight: 1},
 		{},
 	} {
 		text, err := json.Marshal(e)

@@ -56,8 +56,11 @@ type Endpoint struct {
 	// have the same ID.
 	ID string
 
-	// Host is a host name that each dial resolves. If Host is empty, Addr is the whole address.
+	// Host is a host name that each dial resolves. If Host and Path are empty, Addr is the whole address.
 	Host string
+
+	// Path is the absolute path of a Unix stream socket on this host. If Path is set, Host and Addr are zero.
+	Path string
 
 	// Addr is the address at which the endpoint listens. If Host is set, only the port of Addr is used.
 	Addr netip.AddrPort
@@ -67,13 +70,25 @@ type Endpoint struct {
 	Weight int
 }
 
-// Address returns the endpoint's address in the form that net.Dial takes: "10.0.0.7:80", "[2001:db8::7]:80" or
-// "db.example.com:5432".
+// A Place is where an endpoint is: all fields of its address, without its ID and weight. Places may be compared.
+type Place struct {
+	Host, Path string
+	Addr       netip.AddrPort
+}
+
+// Place returns where e is.
+func (e Endpoint) Place() Place { return Place{e.Host, e.Path, e.Addr} }
+
+// At returns the address of e, if e has no host name.
+func (e Endpoint) At() Addr { return Addr{AddrPort: e.Addr, Path: e.Path} }
+
+// Address returns the endpoint's address as text: "10.0.0.7:80", "[2001:db8::7]:80", "db.example.com:5432" or
+// "unix:///run/pg.sock".
 func (e Endpoint) Address() string {
 	if e.Host != "" {
 		return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Addr.Port())))
 	}
-	return e.Addr.String()
+	return e.At().String()
 }
 
 // Endpoints is the whole set of one service's endpoints, in no particular order.

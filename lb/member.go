@@ -175,7 +175,7 @@ func (g *group) replaceMembersLocked(old []*Member, endpoints []Endpoint) []*Mem
 		switch {
 		case m != nil && m.Endpoint == e:
 			delete(byID, e.ID)
-		case m != nil && m.Host == e.Host && m.Addr == e.Addr:
+		case m != nil && m.Place() == e.Place():
 			delete(byID, e.ID)
 			m = &Member{Endpoint: e, usage: m.usage}
 		default:

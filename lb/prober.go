@@ -268,7 +268,10 @@ func (p *Prober) connect(ctx context.Context, o Options, e Endpoint) error {
 // socket with unread data would reset the connection, and some servers count clients that reset connections as broken.
 func hangUp(conn net.Conn) error {
 	_ = conn.SetDeadline(time.Now().Add(goodbye))
-	if c, ok := conn.(*net.TCPConn); ok && c.CloseWrite() == nil {
+	if c, ok := conn.(interface {
+		io.Reader
+		CloseWrite() error
+	}); ok && c.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, c, maxGreeting)
 	}
 	return conn.Close()

@@ -88,7 +88,7 @@ func validEndpoints(endpoints []Endpoint) []Endpoint {
 				seen[e.ID] = true
 			}
 		}
-		if e.Addr.Port() == 0 || (e.Host == "" && !e.Addr.Addr().IsValid()) || seen[e.ID] {
+		if !e.canBeDialled() || seen[e.ID] {
 			continue
 		}
 		e.Weight = max(e.Weight, 1)
@@ -98,4 +98,9 @@ func validEndpoints(endpoints []Endpoint) []Endpoint {
 		out = append(out, e)
 	}
 	return out
+}
+
+// canBeDialled reports whether e has an address.
+func (e Endpoint) canBeDialled() bool {
+	return e.Path != "" || e.Addr.Port() != 0 && (e.Host != "" || e.Addr.Addr().IsValid())
 }

@@ -9,7 +9,7 @@ func (b *RoundRobin) Take(service string, e Endpoint) *Member {
 	}
 	g := v.(*group)
 	m := g.state.Load().roster.byID()[e.ID]
-	if m == nil || m.Host != e.Host || m.Addr != e.Addr {
+	if m == nil || m.Place() != e.Place() {
 		return nil
 	}
 	m.begin()
