@@ -3,16 +3,15 @@
 package proxy
 
 import (
-	"net"
 	"syscall"
 	"time"
 )
 
 // connGone always returns false here.
-func connGone(*net.TCPConn) bool { return false }
+func connGone(streamConn) bool { return false }
 
 // connDeserted always returns nil here.
-func connDeserted(*net.TCPConn) *clientError { return nil }
+func connDeserted(streamConn) *clientError { return nil }
 
 // connReadable always returns false here.
 func connReadable(syscall.Conn) bool { return false }
@@ -21,7 +20,7 @@ func connReadable(syscall.Conn) bool { return false }
 func connWritable(syscall.Conn) bool { return false }
 
 // connUnanswered always returns 0 here.
-func connUnanswered(*net.TCPConn) time.Duration { return 0 }
+func connUnanswered(streamConn) time.Duration { return 0 }
 
 // connUnsent always returns 0 here.
-func connUnsent(*net.TCPConn) int { return 0 }
+func connUnsent(streamConn) int { return 0 }

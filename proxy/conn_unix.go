@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"net"
 	"syscall"
 	"time"
 
@@ -14,12 +13,12 @@ import (
 
 // connGone reports whether the kernel considers the connection closed. connGone returns false where the system does not
 // tell.
-func connGone(c *net.TCPConn) bool { return isTrueOf(c, sys.Gone) }
+func connGone(c streamConn) bool { return isTrueOf(c, sys.Gone) }
 
 // connDeserted waits until the client closes or resets the connection, or the read deadline passes. connDeserted
 // returns nil if the deadline passes first. connDeserted also returns nil as soon as the client has sent data, because
 // an end behind unread data cannot be seen.
-func connDeserted(c *net.TCPConn) (gone *clientError) {
+func connDeserted(c streamConn) (gone *clientError) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return &clientError{err}
@@ -52,7 +51,7 @@ func isTrueOf(c syscall.Conn, ask func(fd int) bool) (is bool) {
 }
 
 // connUnanswered returns how long the peer of c has acknowledged nothing of what was sent to it; see sys.Unanswered.
-func connUnanswered(c *net.TCPConn) (waited time.Duration) {
+func connUnanswered(c streamConn) (waited time.Duration) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { waited = sys.Unanswered(int(fd)) })
 	}
@@ -61,7 +60,7 @@ func connUnanswered(c *net.TCPConn) (waited time.Duration) {
 
 // connUnsent returns how many bytes written to c its peer has not acknowledged. connUnsent returns 0 where the system
 // does not tell.
-func connUnsent(c *net.TCPConn) int {
+func connUnsent(c streamConn) int {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0

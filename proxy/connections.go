@@ -17,7 +17,7 @@ type Connection struct {
 	Client   netip.AddrPort
 	Listener netip.AddrPort // address that the client dialled; its listener may be closed by now
 	Endpoint lb.Endpoint    // zero while the client has no endpoint
-	From     netip.AddrPort // local address of the connection to the endpoint; invalid while there is none
+	From     netip.AddrPort // local address of the connection to the endpoint; invalid if it has none
 	State    ConnectionState
 	Age      time.Duration
 	Idle     time.Duration // time since bytes last moved

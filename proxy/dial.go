@@ -20,7 +20,7 @@ const maxDials = 3
 
 // A dialer finds an endpoint for one client.
 type dialer struct {
-	client   *net.TCPConn
+	client   streamConn
 	service  *service
 	resolver *lb.Resolver
 	src      netip.AddrPort
@@ -33,7 +33,7 @@ type dialer struct {
 // dial connects to the next endpoint that answers. dial tries up to maxDials endpoints, each for at most the service's
 // connect timeout. The error is a clientError or has the errors of all attempts. The caller must call Done on the
 // endpoint.
-func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
+func (d *dialer) dial(ctx context.Context) (streamConn, *lb.Member, error) {
 	for d.tried.Len() < maxDials {
 		endpoint, err := d.service.pick(d.src, d.tried)
 		waited := err == lb.ErrFull
@@ -127,12 +127,12 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 
 // A clientWatch detects that a client goes while nothing is read from it.
 type clientWatch struct {
-	client *net.TCPConn
+	client streamConn
 	gone   chan *clientError // receives one element when the client goes
 	ended  chan struct{}     // closed when the watch has ended
 }
 
-func watchClient(c *net.TCPConn) *clientWatch {
+func watchClient(c streamConn) *clientWatch {
 	w := &clientWatch{client: c, gone: make(chan *clientError, 1), ended: make(chan struct{})}
 	go w.look()
 	return w
@@ -162,15 +162,24 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 
 // dialEndpoint connects to an endpoint within the service's connect timeout. If the endpoint has a host name, the
 // timeout covers all its addresses together. The lookup of the name has as much time again.
-func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (*net.TCPConn, error) {
+func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (streamConn, error) {
 	admit := func(addrs []netip.Addr) ([]netip.Addr, error) { return d.service.admitted(e, addrs) }
 	c, err := d.resolver.Dial(ctx, &net.Dialer{KeepAliveConfig: keepAlive}, lb.TCP, e.Endpoint,
 		d.service.spec.Load().connectTimeout(), admit)
 	if err != nil {
 		return nil, err
 	}
-	urgentInline(c.(*net.TCPConn))
-	return c.(*net.TCPConn), nil
+	s := c.(streamConn)
+	urgentInline(s)
+	return s, nil
+}
+
+// dialError returns the error of a dial to m. lb.CauseOf and package net need to see what kind of socket was dialled.
+func dialError(m *lb.Member, err error) error {
+	if m.Path != "" {
+		return &net.OpError{Op: "dial", Net: "unix", Addr: &net.UnixAddr{Name: m.Path, Net: "unix"}, Err: err}
+	}
+	return fmt.Errorf("dial tcp %s: %w", m.Address(), err)
 }
 
 func oneLine(errs []error) string {

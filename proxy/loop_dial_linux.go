@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"syscall"
@@ -56,7 +55,7 @@ func (p *loopPair) reach(m *lb.Member) bool {
 		p.resolve()
 		return true
 	}
-	errno := p.connectTo(m.Addr, p.s.spec.Load().connectTimeout())
+	errno := p.connectTo(m.At(), p.s.spec.Load().connectTimeout())
 	if errno == 0 {
 		return true
 	}
@@ -113,14 +112,11 @@ func (p *loopPair) deserted() error {
 }
 
 // connectTo starts to connect to addr. Epoll or the timer reports the result.
-func (p *loopPair) connectTo(addr netip.AddrPort, timeout time.Duration) syscall.Errno {
-	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	fd, err := sys.StartConnect(addr, unix.SOCK_STREAM)
-	if err != 0 && err != unix.EINPROGRESS {
+func (p *loopPair) connectTo(addr lb.Addr, timeout time.Duration) syscall.Errno {
+	fd, err := startConnect(addr)
+	if err != 0 {
 		return err
 	}
-	sys.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	p.fd[serverSide] = fd
 	p.readable[serverSide], p.writable[serverSide], p.hangup[serverSide] = false, false, false
 	if err := p.loop.add(fd, pairEvents, p.number, serverSide); err != 0 {
@@ -131,6 +127,21 @@ func (p *loopPair) connectTo(addr netip.AddrPort, timeout time.Duration) syscall
 	p.last = p.loop.now
 	p.loop.wheel.Set(&p.timer, p.loop.now+timeout)
 	return 0
+}
+
+// startConnect starts to connect a socket to addr, and sets the options that a relay needs.
+func startConnect(addr lb.Addr) (int32, syscall.Errno) {
+	if addr.Path != "" {
+		return sys.StartConnectUnix(addr.Path)
+	}
+	at := addr.AddrPort
+	fd, err := sys.StartConnect(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), unix.SOCK_STREAM)
+	if err != 0 && err != unix.EINPROGRESS {
+		return -1, err
+	}
+	sys.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	return fd, 0
 }
 
 // connected handles the result of a connect to the endpoint.
@@ -154,6 +165,7 @@ func (p *loopPair) connected() {
 	p.endpoint.Dialed(p.loop.now - p.last)
 	p.addressReached()
 	p.state = relaying
+	p.kept = p.isUnix(serverSide) // the kernel tells at once when a Unix peer is gone
 	p.loop.join(p)
 	p.writable[clientSide] = true // a new socket has free space
 	p.last, p.joined = p.loop.now, p.loop.now
@@ -233,7 +245,7 @@ func (p *loopPair) connectFailed(err syscall.Errno) {
 }
 
 func (p *loopPair) dialError(err syscall.Errno) error {
-	return fmt.Errorf("dial tcp %s: %w", p.endpoint.Address(), os.NewSyscallError("connect", err))
+	return dialError(p.endpoint, os.NewSyscallError("connect", err))
 }
 
 // toItself reports whether a socket is connected to itself. A dial to an ephemeral port of this host, at which nothing

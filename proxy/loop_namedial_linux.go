@@ -80,7 +80,7 @@ func (p *loopPair) connectToNext() {
 		addr := d.addrs[0]
 		part := (d.deadline - p.loop.now) / time.Duration(len(d.addrs))
 		d.addrs, d.tried = d.addrs[1:], append(d.tried, addr)
-		err := p.connectTo(netip.AddrPortFrom(addr, p.endpoint.Addr.Port()), part)
+		err := p.connectTo(lb.Addr{AddrPort: netip.AddrPortFrom(addr, p.endpoint.Addr.Port())}, part)
 		if err == 0 {
 			return
 		}

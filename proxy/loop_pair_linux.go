@@ -108,8 +108,11 @@ func (p *loopPair) ready(side int, events uint32) {
 	switch p.state {
 	case relaying:
 		if p.flows[side].finished && !p.flows[1-side].finished && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			p.sourceFailed(side, sys.SocketError(p.fd[side])) // a reset after the end of the stream
-			return
+			err := sys.SocketError(p.fd[side]) // of a reset after the end of the stream
+			if err != 0 || !p.isUnix(side) {   // a Unix peer may close properly after its half-close
+				p.sourceFailed(side, err)
+				return
+			}
 		}
 		if p.readable[side] && !p.flows[side].queued {
 			p.move(side)
@@ -141,6 +144,9 @@ func (p *loopPair) clientReset() {
 	p.because(clientFailed, sys.SocketError(p.fd[clientSide]))
 	p.close()
 }
+
+// isUnix reports whether a side is a Unix socket. The pair must have an endpoint.
+func (p *loopPair) isUnix(side int) bool { return side == serverSide && p.endpoint.Path != "" }
 
 // move moves bytes from the given side to the other. It stops if none are left, they cannot be written, or the turn's
 // limits are reached.

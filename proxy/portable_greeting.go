@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"slices"
 	"time"
@@ -17,7 +16,7 @@ import (
 
 // greet reads the PROXY header that a client must send, and returns what the header says. rest are the bytes that came
 // behind the header. If the client has gone, the error is a clientError.
-func (t *tcpSocket) greet(client *net.TCPConn, h hop, a *AcceptProxy) (_ hop, rest []byte, err error) {
+func (t *tcpSocket) greet(client streamConn, h hop, a *AcceptProxy) (_ hop, rest []byte, err error) {
 	_ = client.SetReadDeadline(time.Now().Add(a.timeout()))
 	stop := context.AfterFunc(t.cutting, func() { _ = client.SetReadDeadline(time.Unix(1, 0)) })
 	defer func() {

@@ -32,7 +32,7 @@ func (t *tcpClient) connection(q *ConnectionQuery) (Connection, bool) {
 	if p == nil {
 		return c, q.wants(s, nil)
 	}
-	c.Endpoint, c.From = p.endpoint.Endpoint, p.server.LocalAddr().(*net.TCPAddr).AddrPort()
+	c.Endpoint, c.From = p.endpoint.Endpoint, addrOf(p.server.LocalAddr())
 	c.Up, c.Down = p.up.Load(), p.down.Load()
 	c.Idle = time.Since(p.began) - time.Duration(p.last.Load())
 	p.mu.Lock()

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"net"
 	"sync"
 	"sync/atomic"
 )
@@ -11,7 +10,7 @@ import (
 // A mover moves the bytes of one direction of a pair. A mover holds a pooled buffer while it waits for its source.
 type mover struct {
 	pair     *portablePair
-	src, dst *net.TCPConn
+	src, dst streamConn
 	pipes    *pipePool
 	moved    *atomic.Int64 // bytes moved by this direction
 	total    *atomic.Int64 // bytes moved in this direction by the whole service

@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,7 @@ import (
 // that follows.
 type mover struct {
 	pair     *portablePair
-	src, dst *net.TCPConn
+	src, dst streamConn
 	pipes    *pipePool
 	moved    *atomic.Int64 // bytes moved by this direction
 	total    *atomic.Int64 // bytes moved in this direction by the whole service

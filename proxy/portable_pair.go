@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -32,7 +31,7 @@ import (
 //
 // The connections are never wrapped, because splice(2) needs bare connections.
 type portablePair struct {
-	client, server *net.TCPConn
+	client, server streamConn
 	service        *service
 	endpoint       *lb.Member // endpoint that server connects to; nil if there is none
 	limits         limits
@@ -65,7 +64,7 @@ type portablePair struct {
 	redial bool // no bytes were moved, and the client's connection stays open for another endpoint
 }
 
-func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
+func newPortablePair(client, server streamConn, s *service) *portablePair {
 	return &portablePair{
 		client: client, server: server, service: s, limits: s.spec.Load().limits(), began: time.Now(),
 		seed: rand.Uint64(),
@@ -154,7 +153,7 @@ func (p *portablePair) move(m *mover) {
 	}
 }
 
-func (p *portablePair) sideOf(c *net.TCPConn) int {
+func (p *portablePair) sideOf(c streamConn) int {
 	if c == p.client {
 		return clientSide
 	}
@@ -162,7 +161,7 @@ func (p *portablePair) sideOf(c *net.TCPConn) int {
 }
 
 // blame sets hungUp if the endpoint was the first to fail, by a reset and within earlyReset.
-func (p *portablePair) blame(c *net.TCPConn, err error) {
+func (p *portablePair) blame(c streamConn, err error) {
 	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	p.hungUp = p.hungUp || p.why == notEnded && c == p.server && reset && time.Since(p.began) < earlyReset
 }
@@ -295,7 +294,7 @@ func (e *writeError) Unwrap() error { return e.error }
 
 // deliver waits until the peers have acknowledged what was written to them, because a reset discards what is still on
 // its way. The kernel has no event for that, so deliver polls with growing pauses.
-func deliver(conns ...*net.TCPConn) {
+func deliver(conns ...streamConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), deliverTimeout)
 	defer cancel()
 	pause := time.Millisecond

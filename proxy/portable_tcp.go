@@ -121,12 +121,12 @@ func (t *tcpSocket) ProxyLoop() error {
 	}
 }
 
-func (t *tcpSocket) accept() (*net.TCPConn, error) {
+func (t *tcpSocket) accept() (streamConn, error) {
 	c, err := t.clients.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	return c.(streamConn), nil
 }
 
 // awaitRoom takes the descriptors of a connection of s, and waits for them. An error means that the socket is closing.
@@ -151,7 +151,7 @@ func (t *tcpSocket) patience() context.Context {
 }
 
 // handle serves one client of s to its end.
-func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
+func (t *tcpSocket) handle(client streamConn, s *service) {
 	defer s.share.release(pairDescriptors)
 	s.at(0).connections.Add(1)
 	s.at(0).active.Add(1)
@@ -159,7 +159,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 
 	began := time.Now()
 	urgentInline(client)
-	_ = client.SetKeepAliveConfig(keepAlive) // accepted sockets do not get it from an inherited listener
+	keepOpen(client)
 	h, first, err := t.introduce(client, s, began)
 	if err != nil {
 		t.refuse(client, s, h.client, err, began)
@@ -205,7 +205,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		if p.redial && t.cutting.Err() == nil {
 			shown.pair.Store(nil)
 			d.untaken = p.untaken
-			d.missed(endpoint, fmt.Errorf("dial tcp %s: %w", endpoint.Address(), syscall.ECONNRESET))
+			d.missed(endpoint, dialError(endpoint, syscall.ECONNRESET))
 			continue
 		}
 		if p.redial {
@@ -222,15 +222,9 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 	}
 }
 
-// addrOf returns the address of a TCP socket. An IPv4 address is never in the form of an IPv6 address.
-func addrOf(a net.Addr) netip.AddrPort {
-	addr := a.(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-}
-
 // introduce returns what is known of a new client of s. If the client must send a PROXY header, introduce waits for it,
 // and first are the bytes behind the header.
-func (t *tcpSocket) introduce(client *net.TCPConn, s *service, began time.Time) (h hop, first []byte, err error) {
+func (t *tcpSocket) introduce(client streamConn, s *service, began time.Time) (h hop, first []byte, err error) {
 	h = hop{client: addrOf(client.RemoteAddr()), server: addrOf(client.LocalAddr()), id: t.engine.clients.Add(1)}
 	a := s.spec.Load().AcceptProxy
 	if a == nil {
@@ -250,7 +244,7 @@ func (t *tcpSocket) introduce(client *net.TCPConn, s *service, began time.Time) 
 }
 
 // refuse resets a client that is not served because of err.
-func (t *tcpSocket) refuse(client *net.TCPConn, s *service, src netip.AddrPort, err error, began time.Time) {
+func (t *tcpSocket) refuse(client streamConn, s *service, src netip.AddrPort, err error, began time.Time) {
 	abort(client)
 	why, cause := endOf(err)
 	if why.isUnserved() && t.cutting.Err() == nil {
@@ -298,10 +292,4 @@ func (t *tcpSocket) stop() {
 		t.pairs.stop()
 		t.engine.budget.closeListener(listenerDescriptors)
 	})
-}
-
-// abort closes c with a reset, so that its peer does not see a proper end.
-func abort(c *net.TCPConn) {
-	c.SetLinger(0)
-	c.Close()
 }

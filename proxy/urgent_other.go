@@ -2,7 +2,5 @@
 
 package proxy
 
-import "net"
-
 // urgentInline does nothing here.
-func urgentInline(*net.TCPConn) {}
+func urgentInline(streamConn) {}

@@ -2,15 +2,11 @@
 
 package proxy
 
-import (
-	"net"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // urgentInline leaves urgent data, as telnet and FTP send it, in the stream (RFC 6093). Without urgentInline the urgent
 // byte would be lost.
-func urgentInline(c *net.TCPConn) {
+func urgentInline(c streamConn) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) })
 	}

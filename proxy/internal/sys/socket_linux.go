@@ -72,12 +72,15 @@ func ShutdownWrite(fd int32) syscall.Errno {
 	return err
 }
 
-// AddrPort converts a socket address of either family.
+// AddrPort converts a socket address of IPv4 or IPv6. AddrPort returns an invalid address for a Unix socket.
 func AddrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
 	p := uint16(port[0])<<8 | uint16(port[1])
-	if sa.Family == unix.AF_INET {
+	switch sa.Family {
+	case unix.AF_INET:
 		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), p)
+	case unix.AF_UNIX:
+		return netip.AddrPort{}
 	}
 	a := netip.AddrFrom16(sa.Addr)
 	if sa.Scope_id != 0 && a.IsLinkLocalUnicast() {
@@ -132,14 +135,30 @@ func Family(addr netip.Addr) int {
 
 // StartConnect starts to connect a new socket of the given type to addr. EINPROGRESS means that connecting continues.
 func StartConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
-	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(Family(addr.Addr())),
+	var sa unix.RawSockaddrInet6
+	size := PutAddr(&sa, addr)
+	return startConnect(Family(addr.Addr()), kind, unsafe.Pointer(&sa), size)
+}
+
+// StartConnectUnix connects a new stream socket to the Unix socket at path. Such a connect never continues. EAGAIN
+// means that the queue of new connections is full at the listener, and EINVAL that no path can be so long.
+func StartConnectUnix(path string) (int32, syscall.Errno) {
+	var sa unix.RawSockaddrUnix
+	if len(path) >= len(sa.Path) { // the path needs a zero byte behind it
+		return -1, unix.EINVAL
+	}
+	sa.Family = unix.AF_UNIX
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&sa.Path)), len(sa.Path)), path)
+	return startConnect(unix.AF_UNIX, unix.SOCK_STREAM, unsafe.Pointer(&sa), unsafe.Sizeof(sa))
+}
+
+func startConnect(family, kind int, sa unsafe.Pointer, size uintptr) (int32, syscall.Errno) {
+	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family),
 		uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
 	if err != 0 {
 		return -1, err
 	}
-	var sa unix.RawSockaddrInet6
-	size := PutAddr(&sa, addr)
-	_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), size)
+	_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(sa), size)
 	switch err = faultConnect(int32(fd), err); err {
 	case 0, unix.EINPROGRESS:
 		return int32(fd), err

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file asks the kernel for the state of a TCP socket, which it takes as a descriptor.
+// This file asks the kernel for the state of a stream socket, which it takes as a descriptor. For a Unix socket, Gone
+// returns false and Unanswered returns zero. Bytes to a Unix socket count as unsent until its peer has read them.
 
 // Gone reports whether the kernel has ended the connection, after a reset or a timeout. A peer that has only finished
 // sending leaves the connection open.
@@ -85,10 +86,11 @@ const (
 
 // Indexes into the array that SO_MEMINFO returns: the enum in linux/sock_diag.h.
 const (
-	memoryLimit  = 3 // SK_MEMINFO_SNDBUF
-	memoryQueued = 5 // SK_MEMINFO_WMEM_QUEUED
-	memoryDrops  = 8 // SK_MEMINFO_DROPS
-	memoryPlaces = 9
+	memoryInFlight = 2 // SK_MEMINFO_WMEM_ALLOC
+	memoryLimit    = 3 // SK_MEMINFO_SNDBUF
+	memoryQueued   = 5 // SK_MEMINFO_WMEM_QUEUED
+	memoryDrops    = 8 // SK_MEMINFO_DROPS
+	memoryPlaces   = 9
 )
 
 // sendMemory returns the array of SO_MEMINFO: memory used by a socket, its limits, and the number of drops.
@@ -107,7 +109,9 @@ func Room(fd int) int {
 	if err != 0 {
 		return unknownRoom
 	}
-	queued := int(memory[memoryQueued])
+	// A Unix socket has no queue of its own: what its peer has not read counts as in flight. What a TCP socket has in
+	// flight is part of its queue.
+	queued := int(max(memory[memoryQueued], memory[memoryInFlight]))
 	free := int(memory[memoryLimit]) - queued
 	if least := queued / 2; free < least {
 		if !pollWritable(fd) {
