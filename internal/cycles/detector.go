@@ -39,8 +39,8 @@ import (
 type Service struct {
 	Name    string
 	Network lb.Network
-	Listen  []netip.AddrPort // with their real ports; port 0 is ignored
-	Static  []lb.Endpoint    // endpoints in the configuration
+	Listen  []lb.Addr     // with their real ports; port 0 is ignored
+	Static  []lb.Endpoint // endpoints in the configuration
 }
 
 // A Verdict is the reason why an endpoint gets no clients.
@@ -139,11 +139,14 @@ func (d *Detector) Run(ctx context.Context) {
 
 // Listen replaces the listeners of this process: those of services, and the addresses of the admin API. A service may
 // appear twice, in its old and in its new form. Listen has judged all sets again when it returns.
-func (d *Detector) Listen(services []Service, admin []netip.AddrPort) {
+func (d *Detector) Listen(services []Service, admin []lb.Addr) {
 	listeners := map[place][]listener{}
-	listen := func(network lb.Network, addr netip.AddrPort, service string) {
-		at := place{network, addr.Port(), bare(addr.Addr())}
-		if one := (listener{addr.Addr().Unmap(), service}); at.port != 0 && !slices.Contains(listeners[at], one) {
+	listen := func(network lb.Network, addr lb.Addr, service string) {
+		if addr.Path != "" {
+			addr = atPath(addr.Path)
+		}
+		at, one := placeOf(network, addr), listener{addr.AddrPort.Addr().Unmap(), service}
+		if (at.port != 0 || at.path != "") && !slices.Contains(listeners[at], one) {
 			listeners[at] = append(listeners[at], one)
 		}
 	}
@@ -228,9 +231,13 @@ func (d *Detector) suspectsLocked(u lb.Endpoints) (all []lb.Endpoint) {
 	}
 	v := d.view.Load()
 	for _, e := range u.Endpoints {
-		odd := e.Host != "" || v.host.unfit(e.Addr.Addr().Unmap()) != ""
-		for _, network := range d.networks[u.Service] {
-			odd = odd || !v.ordinary(network, unmapped(e.Addr))
+		odd := e.Host != ""
+		if !odd {
+			addr := addressOf(e)
+			odd = v.unfit(addr) != ""
+			for _, network := range d.networks[u.Service] {
+				odd = odd || !v.ordinary(network, addr)
+			}
 		}
 		if odd {
 			all = append(all, e)
@@ -267,15 +274,16 @@ func (d *Detector) tell(service string, before, now map[string]Verdict) {
 func (d *Detector) Check(service string, network lb.Network, e lb.Endpoint, addr netip.AddrPort) error {
 	addr = unmapped(addr)
 	v := d.view.Load()
-	if v.ordinary(network, addr) {
+	at := atPort(addr)
+	if v.ordinary(network, at) {
 		return nil
 	}
-	why, certain := v.barrier(service, network, addr)
+	why, certain := v.barrier(service, network, at)
 	if !v.names[e.Address()] || !certain {
 		d.learn(e, addr)
 	}
 	if !certain {
-		why, certain = d.look().barrier(service, network, addr)
+		why, certain = d.look().barrier(service, network, at)
 	}
 	switch {
 	case why.Reason == Unfit:
@@ -295,7 +303,7 @@ func (d *Detector) Usable(service string, e lb.Endpoint) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := d.view.Load()
-	_, out := d.verdictLocked(service, e, func(network lb.Network, addr netip.AddrPort) Verdict {
+	_, out := d.verdictLocked(service, e, func(network lb.Network, addr lb.Addr) Verdict {
 		return v.always(service, network, addr)
 	})
 	return !out
@@ -324,7 +332,7 @@ func (d *Detector) evaluateLocked(v *view) {
 	d.verdicts = map[string]map[string]Verdict{}
 	for service, suspects := range d.suspects {
 		for _, e := range suspects {
-			why, is := d.verdictLocked(service, e, func(network lb.Network, addr netip.AddrPort) Verdict {
+			why, is := d.verdictLocked(service, e, func(network lb.Network, addr lb.Addr) Verdict {
 				why, _ := next.barrier(service, network, addr)
 				return why
 			})

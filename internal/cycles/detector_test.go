@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -65,7 +67,7 @@ func (w *world) setAddrs(addrs ...string) {
 func (w *world) listens(lines ...string) {
 	w.Helper()
 	var services []Service
-	var admin []netip.AddrPort
+	var admin []lb.Addr
 	for _, line := range lines {
 		f := strings.Fields(line)
 		s := Service{}
@@ -78,7 +80,11 @@ func (w *world) listens(lines ...string) {
 				s.Static = append(s.Static, endpoint(w.T, address))
 				continue
 			}
-			s.Listen = append(s.Listen, netip.MustParseAddrPort(a))
+			var addr lb.Addr
+			if err := addr.UnmarshalText([]byte(a)); err != nil {
+				w.Fatal(err)
+			}
+			s.Listen = append(s.Listen, addr)
 		}
 		if s.Name == "admin" {
 			admin = s.Listen
@@ -92,6 +98,9 @@ func (w *world) listens(lines ...string) {
 // endpoint returns an endpoint with its address as its ID.
 func endpoint(t *testing.T, address string) lb.Endpoint {
 	t.Helper()
+	if path, is := lb.UnixPath(address); is {
+		return lb.Endpoint{ID: address, Path: path}
+	}
 	if addr, err := netip.ParseAddrPort(address); err == nil {
 		return lb.Endpoint{ID: address, Addr: addr}
 	}
@@ -213,6 +222,24 @@ func TestWhichAddressesAreUnfit(t *testing.T) {
 			w.has(service)
 		}
 	}
+}
+
+// A Unix socket at which this Lictor listens is found by any name of its folder.
+func TestUnixSockets(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "real"), filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(real, 0o700), os.Symlink(real, link)); err != nil {
+		t.Fatal(err)
+	}
+	w.listens("a unix://"+real+"/a", "b 127.0.0.1:2", "admin unix://"+link+"/admin")
+	w.has("a", "unix:///run/other")
+	w.has("b", "unix://"+real+"/admin", "unix://"+link+"/a")
+	w.wants("b unix://" + real + "/admin loop: unix://" + real + "/admin is the admin API of this Lictor")
+	w.has("a", "127.0.0.1:2", "unix://"+link+"/a")
+	w.wants(`a 127.0.0.1:2 loop: 127.0.0.1:2 is where service "b" listens, which leads back: a -> b -> a`,
+		"a unix://"+link+"/a loop: unix://"+real+"/a is where this service listens",
+		"b unix://"+real+"/admin loop: unix://"+real+"/admin is the admin API of this Lictor")
 }
 
 func TestChains(t *testing.T) {

@@ -100,19 +100,29 @@ func (d *Detector) sortLocked(links []Link, static map[Link]bool) {
 
 // addressesLocked returns the addresses of an endpoint. For a host name, it returns the known addresses that are unfit
 // or may reach a listener.
-func (d *Detector) addressesLocked(e lb.Endpoint) (addrs []netip.AddrPort) {
+func (d *Detector) addressesLocked(e lb.Endpoint) (addrs []lb.Addr) {
 	if e.Host == "" {
-		return []netip.AddrPort{unmapped(e.Addr)}
+		return []lb.Addr{addressOf(e)}
 	}
 	if isLocalhost(e.Host) {
 		for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
-			addrs = append(addrs, netip.AddrPortFrom(a, e.Addr.Port()))
+			addrs = append(addrs, atPort(netip.AddrPortFrom(a, e.Addr.Port())))
 		}
 	}
 	if n := d.names[e.Address()]; n != nil {
-		addrs = append(addrs, n.addrs...)
+		for _, a := range n.addrs {
+			addrs = append(addrs, atPort(a))
+		}
 	}
 	return addrs
+}
+
+// addressOf returns the address of an endpoint without a host name.
+func addressOf(e lb.Endpoint) lb.Addr {
+	if e.Path != "" {
+		return atPath(e.Path)
+	}
+	return atPort(unmapped(e.Addr))
 }
 
 // verdictLocked returns the reason why an endpoint must not get clients, and whether there is one. The function barrier
@@ -120,7 +130,7 @@ func (d *Detector) addressesLocked(e lb.Endpoint) (addrs []netip.AddrPort) {
 // keeps clients from the forbidden ones. The name localhost is an exception: it always means this host, so one
 // forbidden address is enough.
 func (d *Detector) verdictLocked(
-	service string, e lb.Endpoint, barrier func(lb.Network, netip.AddrPort) Verdict,
+	service string, e lb.Endpoint, barrier func(lb.Network, lb.Addr) Verdict,
 ) (Verdict, bool) {
 	n := d.names[e.Address()]
 	all := e.Host != "" && !isLocalhost(e.Host)

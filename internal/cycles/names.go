@@ -116,7 +116,7 @@ func (d *Detector) note(e lb.Endpoint, addrs []netip.Addr) bool {
 	v, n := d.view.Load(), &name{whole: true}
 	for _, a := range addrs {
 		addr := netip.AddrPortFrom(a.Unmap(), e.Addr.Port())
-		if v.ordinary(lb.TCP, addr) && v.ordinary(lb.UDP, addr) {
+		if v.ordinary(lb.TCP, atPort(addr)) && v.ordinary(lb.UDP, atPort(addr)) {
 			n.whole = false
 		} else if !slices.Contains(n.addrs, addr) {
 			n.addrs = append(n.addrs, addr)

@@ -2,6 +2,7 @@ package cycles
 
 import (
 	"net/netip"
+	"path/filepath"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -15,11 +16,28 @@ type view struct {
 	names     map[string]bool // "host:port" of the names that may lead to a listener or an unfit address
 }
 
-// A place is an address and port, to which several listeners may belong.
+// A place is an address and port, or a path, to which several listeners may belong.
 type place struct {
 	network lb.Network
 	port    uint16
 	addr    netip.Addr // without zone
+	path    string     // of a Unix socket; addr and port are zero
+}
+
+// placeOf returns the place of an address.
+func placeOf(network lb.Network, addr lb.Addr) place {
+	return place{network, addr.AddrPort.Port(), bare(addr.AddrPort.Addr()), addr.Path}
+}
+
+// atPort returns the lb.Addr of an IP address and port.
+func atPort(addr netip.AddrPort) lb.Addr { return lb.Addr{AddrPort: addr} }
+
+// atPath returns the lb.Addr of a Unix socket. The result is the same for all names of the socket's folder.
+func atPath(path string) lb.Addr {
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(folder, filepath.Base(path))
+	}
+	return lb.Addr{Path: path}
 }
 
 // A listener is a listener of this process.
@@ -51,8 +69,11 @@ func (l *listener) is(h *host, a netip.Addr) bool {
 
 // near returns the listeners that a dial of addr may reach: those at the address itself, then those at 0.0.0.0 and at
 // [::].
-func (v *view) near(network lb.Network, addr netip.AddrPort) [3][]listener {
-	at := place{network, addr.Port(), bare(addr.Addr())}
+func (v *view) near(network lb.Network, addr lb.Addr) [3][]listener {
+	at := placeOf(network, addr)
+	if addr.Path != "" {
+		return [3][]listener{v.listeners[at]}
+	}
 	wildcard4, wildcard6 := at, at
 	wildcard4.addr, wildcard6.addr = netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	return [3][]listener{v.listeners[at], v.listeners[wildcard4], v.listeners[wildcard6]}
@@ -60,13 +81,13 @@ func (v *view) near(network lb.Network, addr netip.AddrPort) [3][]listener {
 
 // ordinary reports whether an address is neither unfit nor near a listener. For most addresses this takes three map
 // lookups.
-func (v *view) ordinary(network lb.Network, addr netip.AddrPort) bool {
-	if v.host.unfit(addr.Addr()) != "" {
+func (v *view) ordinary(network lb.Network, addr lb.Addr) bool {
+	if v.unfit(addr) != "" {
 		return false
 	}
 	for _, some := range v.near(network, addr) {
 		for _, l := range some {
-			if l.mayBe(v.host, addr.Addr()) {
+			if addr.Path != "" || l.mayBe(v.host, addr.AddrPort.Addr()) {
 				return false
 			}
 		}
@@ -75,10 +96,10 @@ func (v *view) ordinary(network lb.Network, addr netip.AddrPort) bool {
 }
 
 // reached returns the listeners that a dial of addr reaches.
-func (v *view) reached(network lb.Network, addr netip.AddrPort) (all []listener) {
+func (v *view) reached(network lb.Network, addr lb.Addr) (all []listener) {
 	for _, some := range v.near(network, addr) {
 		for _, l := range some {
-			if l.is(v.host, addr.Addr()) {
+			if addr.Path != "" || l.is(v.host, addr.AddrPort.Addr()) {
 				all = append(all, l)
 			}
 		}
@@ -86,10 +107,18 @@ func (v *view) reached(network lb.Network, addr netip.AddrPort) (all []listener)
 	return all
 }
 
+// unfit returns why no instance can have an address, or "".
+func (v *view) unfit(addr lb.Addr) string {
+	if addr.Path != "" {
+		return ""
+	}
+	return v.host.unfit(addr.AddrPort.Addr())
+}
+
 // always returns the reason why clients of a service must never be sent to addr, whatever other endpoints exist. The
 // Verdict has no Reason if there is none.
-func (v *view) always(service string, network lb.Network, addr netip.AddrPort) Verdict {
-	if text := v.host.unfit(addr.Addr()); text != "" {
+func (v *view) always(service string, network lb.Network, addr lb.Addr) Verdict {
+	if text := v.unfit(addr); text != "" {
 		return Verdict{Reason: Unfit, Text: text}
 	}
 	for _, l := range v.reached(network, addr) {
@@ -106,7 +135,7 @@ func (v *view) always(service string, network lb.Network, addr netip.AddrPort) V
 // barrier returns the reason why clients of a service must not be sent to addr; the Verdict has no Reason if they may.
 // certain reports whether the Verdict is final. A Verdict without a Reason is not final while a Link from the service
 // to a listener at addr has not been judged.
-func (v *view) barrier(service string, network lb.Network, addr netip.AddrPort) (why Verdict, certain bool) {
+func (v *view) barrier(service string, network lb.Network, addr lb.Addr) (why Verdict, certain bool) {
 	if why := v.always(service, network, addr); why.Reason != "" {
 		return why, true
 	}

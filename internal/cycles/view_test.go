@@ -15,7 +15,7 @@ func TestFewListenersAreLookedAt(t *testing.T) {
 	var services []Service
 	for i := range 1000 {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 9000)
-		services = append(services, Service{Name: fmt.Sprint(i), Network: lb.TCP, Listen: []netip.AddrPort{addr}})
+		services = append(services, Service{Name: fmt.Sprint(i), Network: lb.TCP, Listen: []lb.Addr{atPort(addr)}})
 	}
 	d.Listen(services, nil)
 	for _, s := range services {

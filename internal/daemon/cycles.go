@@ -3,8 +3,10 @@ package daemon
 import (
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -24,31 +26,56 @@ func (d *Daemon) reconsider() {
 // configuration.
 func (d *Daemon) detect(configs ...*config.Config) {
 	var services []cycles.Service
-	var api []netip.AddrPort
+	var api []lb.Addr
 	for _, cfg := range configs {
 		services = append(services, cycleServices(cfg)...)
-		if cfg.Admin.TCP.IsValid() {
-			api = append(api, cfg.Admin.TCP)
-		}
+		api = append(api, adminAddrs(cfg.Admin)...)
 	}
 	if d.proxier != nil { // the proxier knows the ports that the kernel has chosen
 		for _, l := range d.proxier.Listeners() {
-			one := cycles.Service{Name: l.Service, Network: networkBy(l.Protocol), Listen: []netip.AddrPort{l.Addr}}
+			one := cycles.Service{Name: l.Service, Network: networkBy(l.Protocol)}
+			one.Listen = []lb.Addr{{AddrPort: l.Addr}}
 			services = append(services, one)
 		}
 	}
 	if d.admin != nil && d.admin.listener != nil {
-		if addr, ok := d.admin.listener.Addr().(*net.TCPAddr); ok {
-			api = append(api, addr.AddrPort())
-		}
+		api = append(api, addrOf(d.admin.listener.Addr()))
 	}
 	d.cycles.Listen(services, api)
+}
+
+// adminAddrs returns where the admin API may listen. The default sockets count in any case: another Lictor may listen
+// there.
+func adminAddrs(cfg config.Admin) (all []lb.Addr) {
+	for _, path := range append(admin.DefaultSockets(os.Getenv), cfg.Socket) {
+		if path != "" {
+			all = append(all, lb.Addr{Path: path})
+		}
+	}
+	if cfg.TCP.IsValid() {
+		all = append(all, lb.Addr{AddrPort: cfg.TCP})
+	}
+	return all
+}
+
+// addrOf converts the address of a listener.
+func addrOf(a net.Addr) lb.Addr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return lb.Addr{AddrPort: a.AddrPort()}
+	case *net.UnixAddr:
+		return lb.Addr{Path: a.Name}
+	}
+	return lb.Addr{}
 }
 
 // cycleServices returns the services of a configuration for the cycle detector.
 func cycleServices(cfg *config.Config) (services []cycles.Service) {
 	for _, s := range cfg.Services {
-		one := cycles.Service{Name: s.Name, Network: networkOf(s.Protocol), Listen: s.Listen}
+		one := cycles.Service{Name: s.Name, Network: networkOf(s.Protocol)}
+		for _, addr := range s.Listen {
+			one.Listen = append(one.Listen, lb.Addr{AddrPort: addr})
+		}
 		if s.Static != nil {
 			one.Static = endpointsOf(*s.Static)
 		}

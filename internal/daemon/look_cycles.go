@@ -19,11 +19,7 @@ import (
 // such endpoints in sights.
 func leadBack(ctx context.Context, cfg *config.Config, sights []Sight) (problems hcl.Diagnostics) {
 	d := cycles.New(cycles.Options{})
-	var api []netip.AddrPort
-	if cfg.Admin.TCP.IsValid() {
-		api = append(api, cfg.Admin.TCP)
-	}
-	d.Listen(cycleServices(cfg), api)
+	d.Listen(cycleServices(cfg), adminAddrs(cfg.Admin))
 	sets := make([]lb.Endpoints, len(cfg.Services))
 	for i := range cfg.Services {
 		sets[i] = lb.Endpoints{Service: cfg.Services[i].Name, Endpoints: endpointsSeen(&cfg.Services[i], sights)}

@@ -35,7 +35,7 @@ func newBenchHouse(b *testing.B, sink func(*lb.RoundRobin) discovery.Sink) *benc
 		name := fmt.Sprintf("service-%04d", i)
 		names = append(names, name)
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(9000+i))
-		listeners = append(listeners, cycles.Service{Name: name, Listen: []netip.AddrPort{at}})
+		listeners = append(listeners, cycles.Service{Name: name, Listen: []lb.Addr{{AddrPort: at}}})
 		for j := range h.services[i] { // the sets differ in one endpoint
 			h.services[i][j] = benchSet(name, i, j)
 		}

@@ -30,7 +30,7 @@ func newJudged(t *testing.T) *judged {
 func (j *judged) listen(ports map[string]uint16) {
 	var services []cycles.Service
 	for name, port := range ports {
-		services = append(services, cycles.Service{Name: name, Listen: []netip.AddrPort{at(port)}})
+		services = append(services, cycles.Service{Name: name, Listen: []lb.Addr{{AddrPort: at(port)}}})
 	}
 	j.detector.Listen(services, nil)
 }

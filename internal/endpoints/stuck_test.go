@@ -165,8 +165,8 @@ func TestUpdatesWhileTheBalancerIsBusy(t *testing.T) {
 func TestAVerdictOnAStuckService(t *testing.T) {
 	detector := cycles.New(cycles.Options{Addrs: func() ([]netip.Prefix, error) { return nil, nil }})
 	listeners := []cycles.Service{
-		{Name: "a", Listen: []netip.AddrPort{at(1)}},
-		{Name: "b", Listen: []netip.AddrPort{at(2)}, Static: []lb.Endpoint{{Addr: at(1)}}},
+		{Name: "a", Listen: []lb.Addr{{AddrPort: at(1)}}},
+		{Name: "b", Listen: []lb.Addr{{AddrPort: at(2)}}, Static: []lb.Endpoint{{Addr: at(1)}}},
 	}
 	detector.Listen(listeners, nil)
 	b := lb.NewRoundRobin()
@@ -198,7 +198,7 @@ func TestReconsiderWaitsForTheBalancer(t *testing.T) {
 	running.Go(func() { s.OnUpdate([]lb.Endpoints{setOf("a", 2, 8)}) })
 	<-g.entered
 	running.Go(func() {
-		detector.Listen([]cycles.Service{{Name: "a", Listen: []netip.AddrPort{at(2)}}}, nil)
+		detector.Listen([]cycles.Service{{Name: "a", Listen: []lb.Addr{{AddrPort: at(2)}}}}, nil)
 		if sets, _ := g.heard(); !slices.Equal(sets[len(sets)-1], []string{"8"}) {
 			t.Errorf("told of %v when the verdict on 2 is known", sets)
 		}
