@@ -270,9 +270,9 @@ func (c *Checker) target(s *service, e lb.Endpoint) *target {
 	return t
 }
 
-// isAt reports whether t is not nil and has the host and address of e.
+// isAt reports whether t is not nil and is where e is.
 func (t *target) isAt(e lb.Endpoint) bool {
-	return t != nil && t.endpoint.Host == e.Host && t.endpoint.Addr == e.Addr
+	return t != nil && t.endpoint.Place() == e.Place()
 }
 
 // prune stops the checks of endpoints that are neither in the set nor standby.

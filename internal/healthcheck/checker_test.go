@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -222,6 +224,43 @@ func TestAnotherPortIsAsked(t *testing.T) {
 	j.replace(m.endpoint("first"))
 	j.replace(m.endpoint("first"), lb.Endpoint{ID: "a", Addr: netip.MustParseAddrPort(l.Addr().String())})
 	j.awaitIn(t, "a")
+}
+
+// The check of an endpoint at a Unix socket asks that socket, or the check's port on this host.
+func TestUnixSocketsAreChecked(t *testing.T) {
+	dir, err := os.MkdirTemp("", "l")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := make(chan string, 2)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hosts <- r.Host
+		w.WriteHeader(503)
+	})}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(l) })
+	defer serving.Wait()
+	defer func() { _ = server.Close() }()
+	e := lb.Endpoint{ID: "a", Path: filepath.Join(dir, "s"), Weight: 1}
+	c := New(Options{})
+	defer c.Close()
+	c.Apply(map[string]Check{"s": {Path: "/health", Interval: time.Hour, Timeout: 20 * time.Second}})
+	answered, err := c.Probe(t.Context(), "s", e)
+	want := "GET http://localhost/health at unix://" + e.Path + ": status 503"
+	if host := <-hosts; !answered || err == nil || err.Error() != want || host != "localhost" {
+		t.Errorf("got %v, %v for host %q, want %s", answered, err, host, want)
+	}
+	m := startMember(t, 200)
+	c.Apply(map[string]Check{"s": {Path: "/primary", Port: m.endpoint("").Addr.Port(), Interval: time.Hour,
+		Timeout: 20 * time.Second}})
+	if answered, err := c.Probe(t.Context(), "s", e); !answered || err != nil {
+		t.Errorf("by the port: got %v, %v", answered, err)
+	}
 }
 
 func TestWhatIsWrongHereSaysNothingOfTheEndpoint(t *testing.T) {

@@ -23,8 +23,7 @@ func (c *Checker) Results() (all []Result) {
 	defer c.mu.Unlock()
 	for _, s := range c.services {
 		for _, t := range s.targets {
-			r := Result{Service: s.name, Endpoint: lb.Endpoint{ID: t.endpoint.ID, Host: t.endpoint.Host,
-				Addr: t.endpoint.Addr}, Silent: t.silent}
+			r := Result{Service: s.name, Endpoint: placeOf(s.name, t.endpoint).endpoint, Silent: t.silent}
 			if t.verdict != nil && t.verdict.Critical {
 				r.Failure = t.verdict.Text
 			}
@@ -56,7 +55,7 @@ type place struct {
 }
 
 func placeOf(service string, e lb.Endpoint) place {
-	return place{service, lb.Endpoint{ID: e.ID, Host: e.Host, Addr: e.Addr}}
+	return place{service, lb.Endpoint{ID: e.ID, Host: e.Host, Path: e.Path, Addr: e.Addr}}
 }
 
 // inherit applies the former process's result to t, if there is one. The caller must hold mu.

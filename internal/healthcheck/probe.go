@@ -41,19 +41,26 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 	ctx, cancel := deadline.WithTimeout(ctx, check.Timeout)
 	defer cancel()
 	if check.Port != 0 {
-		e.Addr = netip.AddrPortFrom(e.Addr.Addr(), check.Port)
+		e = withPort(e, check.Port)
 	}
 	target, err := url.ParseRequestURI(check.Path)
 	if err != nil {
 		return err
 	}
 	target.Scheme, target.Host = "http", e.Address()
+	if e.Path != "" {
+		target.Host = "localhost"
+	}
 	var secure *tls.Config
 	if check.HTTPS {
 		target.Scheme = "https"
 		if secure, err = c.tlsConfig(check.TLS, e); err != nil {
 			return err
 		}
+	}
+	asked := "GET " + target.String()
+	if e.Path != "" {
+		asked += " at " + e.Address()
 	}
 	request := (&http.Request{Method: http.MethodGet, URL: target,
 		Header: http.Header{"User-Agent": {"lictor"}}}).WithContext(ctx)
@@ -69,11 +76,21 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 	}
 	answer, err := transport.RoundTrip(request) // RoundTrip follows no redirect
 	if err != nil {
-		return fmt.Errorf("GET %s: no answer: %w", target, err)
+		return fmt.Errorf("%s: no answer: %w", asked, err)
 	}
 	_ = answer.Body.Close()
 	if answer.StatusCode/100 != 2 {
-		return &answerError{"GET " + target.String() + ": status " + strconv.Itoa(answer.StatusCode)}
+		return &answerError{asked + ": status " + strconv.Itoa(answer.StatusCode)}
 	}
 	return nil
+}
+
+// withPort returns where the check of e goes if it has a port of its own: to that port of e's host. For a Unix socket,
+// that is this host.
+func withPort(e lb.Endpoint, port uint16) lb.Endpoint {
+	if e.Path != "" {
+		return lb.Endpoint{ID: e.ID, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
+	}
+	e.Addr = netip.AddrPortFrom(e.Addr.Addr(), port)
+	return e
 }

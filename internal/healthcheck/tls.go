@@ -38,7 +38,10 @@ func (c *Checker) tlsConfig(o certificates.Options, e lb.Endpoint) (*tls.Config,
 		c.files.all[o] = files
 	}
 	host := e.Host
-	if host == "" {
+	switch {
+	case e.Path != "":
+		host = "localhost"
+	case host == "":
 		host = e.Addr.Addr().WithZone("").String()
 	}
 	return files.Config(host), nil
