@@ -24,6 +24,7 @@ type Consul struct {
 	lag      lag
 	origins  origins
 	patience patience
+	here     agentNode
 	noToken  atomic.Bool // warnOfNoToken has warned
 
 	ran       atomic.Bool
@@ -282,7 +283,7 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	if a.filtered {
 		missing := c.client.MissingRight(ctx, q.serviceAsked(), q.Datacenter)
 		if len(a.entries) > 0 {
-			return convert(a.entries, q.Statuses).all, &HiddenError{Missing: missing}
+			return a.instances(&q).all, &HiddenError{Missing: missing}
 		}
 		return nil, &consul.MissingRightError{Missing: missing}
 	}
@@ -291,7 +292,7 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 			return nil, err
 		}
 	}
-	return convert(a.entries, q.Statuses).all, nil
+	return a.instances(&q).all, nil
 }
 
 // A HiddenError is the error of Consul.Look if Consul left out some instances because the token may not see them.

@@ -33,9 +33,9 @@ func (b belief) departures(in instances, set []lb.Endpoint) (told []lb.Departure
 	if len(b.out)+len(b.vanished) == 0 && slices.Equal(b.set, set) {
 		return nil, nil
 	}
-	here := make(map[place]bool, len(set))
+	here := make(map[lb.Place]bool, len(set))
 	for _, e := range set {
-		here[placeOf(e)] = true
+		here[e.Place()] = true
 	}
 	former := slices.Concat(b.set, b.vanished)
 	for _, d := range b.out {
@@ -43,11 +43,11 @@ func (b belief) departures(in instances, set []lb.Endpoint) (told []lb.Departure
 	}
 	type key struct {
 		id string
-		at place
+		at lb.Place
 	}
 	seen := map[key]bool{}
 	for _, e := range former {
-		at := placeOf(e)
+		at := e.Place()
 		// An endpoint of the new set at the same address is the same process, under any ID.
 		if here[at] || seen[key{e.ID, at}] {
 			continue
@@ -70,9 +70,9 @@ func find(all []Instance, id string) (int, bool) {
 }
 
 // whyOut returns why an instance that Consul names is not in the set at the place at.
-func (one *Instance) whyOut(at place) lb.Reasons {
+func (one *Instance) whyOut(at lb.Place) lb.Reasons {
 	switch {
-	case one.Out == OutAddress || placeOf(one.Endpoint) != at:
+	case one.Out == OutAddress || one.Endpoint.Place() != at:
 		return lb.Deregistered // the instance is no longer registered at that address
 	case one.Out == OutMaintenance, one.Out == OutStatus && one.Status == api.HealthCritical:
 		return lb.Critical

@@ -33,7 +33,7 @@ func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, erro
 			return nil, err
 		}
 		for _, e := range known.entries {
-			if one := convertOne(e, q.Statuses); !seen[one.ID] {
+			if one := convertOne(e, known.rules(&q)); !seen[one.ID] {
 				seen[one.ID] = true
 				one.Out, one.Detail = excludedBy(&q, e.tags())
 				out = append(out, one)

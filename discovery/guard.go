@@ -111,7 +111,7 @@ func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
 		}
 		h, heldBefore := was.held[one.ID]
 		why, worthIt := e.whyLost(&was, one)
-		if by, is := taken[placeOf(one)]; is && by != one.ID {
+		if by, is := taken[one.Place()]; is && by != one.ID {
 			worthIt = false // another instance has the address, even if its status does not count
 		}
 		switch {
@@ -151,10 +151,10 @@ func (g Guard) sharp(before, lost, now int) bool {
 }
 
 // placesOf returns the ID of the instance at each place. The ID is empty if several instances are at the place.
-func placesOf(all []Instance) map[place]string {
-	places := make(map[place]string, len(all))
+func placesOf(all []Instance) map[lb.Place]string {
+	places := make(map[lb.Place]string, len(all))
 	for i := range all {
-		at, id := placeOf(all[i].Endpoint), all[i].ID
+		at, id := all[i].Endpoint.Place(), all[i].ID
 		if _, several := places[at]; several {
 			id = ""
 		}
@@ -170,9 +170,9 @@ func lostFrom(set []lb.Endpoint, in instances) []lb.Endpoint {
 		return nil
 	}
 	here := make(map[string]bool, len(in.endpoints))
-	addresses := make(map[place]bool, len(in.endpoints))
+	addresses := make(map[lb.Place]bool, len(in.endpoints))
 	for _, e := range in.endpoints {
-		here[e.ID], addresses[placeOf(e)] = true, true
+		here[e.ID], addresses[e.Place()] = true, true
 	}
 	for _, one := range in.all {
 		if one.Out == OutMaintenance {
@@ -181,7 +181,7 @@ func lostFrom(set []lb.Endpoint, in instances) []lb.Endpoint {
 	}
 	var lost []lb.Endpoint
 	for _, e := range set {
-		if !here[e.ID] && !addresses[placeOf(e)] {
+		if !here[e.ID] && !addresses[e.Place()] {
 			lost = append(lost, e)
 		}
 	}

@@ -31,7 +31,7 @@ func said(names ...string) instances {
 		}
 		entries = append(entries, e)
 	}
-	return convert(entries, passingOnly)
+	return convert(entries, rules{statuses: passingOnly})
 }
 
 func namesOf(endpoints []lb.Endpoint) string {

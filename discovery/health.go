@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
@@ -25,6 +26,7 @@ type answer struct {
 	denies   bool   // see consul.Answer.Denies
 	backend  string // see consul.Answer.Backend; shortened
 	entries  []*entry
+	here     ownNode   // the agent's node, if an entry needs it
 	size     int       // in bytes
 	received time.Time // when the answer began to arrive
 }
@@ -49,8 +51,17 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 		size: len(resp.Body), received: resp.Received,
 	}
 	a.entries, err = decode(resp.Body, prepared, how.reuse)
+	if len(q.SocketPaths) > 0 && slices.ContainsFunc(a.entries, hasSocket) {
+		a.here = c.here.find(ctx, c.client)
+	}
 	return a, err
 }
+
+// rules returns which instances of the answer may be endpoints for q.
+func (a *answer) rules(q *Query) rules { return rules{q.Statuses, q.SocketPaths, a.here} }
+
+// instances converts the entries of the answer to q.
+func (a *answer) instances(q *Query) instances { return convert(a.entries, a.rules(q)) }
 
 // decode parses an answer. The answer is a list of entries or, for a prepared query, an object with such a list.
 func decode(body []byte, prepared bool, f *parser) ([]*entry, error) {

@@ -66,16 +66,16 @@ func (b *belief) freshOf(lost []lb.Endpoint, hidden map[string]bool) (fresh []lb
 }
 
 // joinedBy returns the places of the endpoints in an answer that joined the set after the last sharp loss.
-func (b *belief) joinedBy(in instances) map[place]bool {
-	before := make(map[place]bool, len(b.set))
+func (b *belief) joinedBy(in instances) map[lb.Place]bool {
+	before := make(map[lb.Place]bool, len(b.set))
 	for _, e := range b.set {
-		before[placeOf(e)] = true
+		before[e.Place()] = true
 	}
-	var joined map[place]bool
+	var joined map[lb.Place]bool
 	for _, e := range in.endpoints {
-		if at := placeOf(e); b.joined[at] || !before[at] {
+		if at := e.Place(); b.joined[at] || !before[at] {
 			if joined == nil {
-				joined = map[place]bool{}
+				joined = map[lb.Place]bool{}
 			}
 			joined[at] = true
 		}
@@ -132,9 +132,9 @@ func (q *Query) kind() queryKind {
 // whyLost returns why the answer in e does not contain the endpoint one, which was in the set. worthIt is false if the
 // endpoint should not be held.
 func (e *evidence) whyLost(was *belief, one lb.Endpoint) (why HoldReason, worthIt bool) {
-	at := placeOf(one)
+	at := one.Place()
 	if i, named := find(e.in.all, one.ID); named {
-		if placeOf(e.in.all[i].Endpoint) != at {
+		if e.in.all[i].Endpoint.Place() != at {
 			return HoldDeregistered, true
 		}
 		return HoldCritical, true

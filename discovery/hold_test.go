@@ -26,10 +26,10 @@ func born(in instances, index uint64) instances {
 // node returns the record of a node that was registered at an index. The services of the node have names and places as
 // in said.
 func node(index uint64, names ...string) map[string]record {
-	r := record{known: true, born: index, services: map[string]place{}}
+	r := record{known: true, born: index, services: map[string]lb.Place{}}
 	for _, one := range said(names...).all {
 		_, id := splitID(one.ID)
-		r.services[id] = placeOf(one.Endpoint)
+		r.services[id] = one.Endpoint.Place()
 	}
 	return map[string]record{"n": r}
 }

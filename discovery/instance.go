@@ -25,6 +25,8 @@ type entry struct {
 
 type entryNode struct {
 	Node        string // name of the node
+	Datacenter  string
+	PeerName    string // cluster peering over which Consul imports the node
 	Address     string
 	CreateIndex uint64 // when the node was registered; a new index if the catalog lost the node in between
 }
@@ -66,25 +68,32 @@ type instances struct {
 	duplicates int               // further registrations of the addresses in endpoints
 }
 
+// rules say which instances may become endpoints.
+type rules struct {
+	statuses    []string // see Query.Statuses
+	socketPaths []string // see Query.SocketPaths
+	here        ownNode  // needed only for instances that listen on Unix sockets
+}
+
 // passingOnly is the default of Query.Statuses.
 var passingOnly = []string{api.HealthPassing}
 
-// convert turns entries into endpoints. Only instances with one of statuses become endpoints. The order of entries does
-// not matter, because Consul changes it all the time for queries with near.
+// convert turns entries into endpoints. Only instances that r allows become endpoints. The order of entries does not
+// matter, because Consul changes it all the time for queries with near.
 //
 // One address under several service IDs is one process that was registered more than once, often by a restart under a
 // new ID. convert makes one endpoint of such registrations, with the ID and weight of the healthiest one. If several
 // registrations are equally healthy, the lowest ID wins. The weights are not added up, because that would double the
 // load on the process.
-func convert(entries []*entry, statuses []string) instances {
+func convert(entries []*entry, r rules) instances {
 	in := instances{all: make([]Instance, 0, len(entries))}
 	for _, e := range entries {
-		in.all = append(in.all, convertOne(e, statuses))
+		in.all = append(in.all, convertOne(e, r))
 	}
 	slices.SortStableFunc(in.all, func(a, b Instance) int {
 		return cmp.Or(cmp.Compare(rank(a.Status), rank(b.Status)), strings.Compare(a.ID, b.ID))
 	})
-	ids, addresses := make(map[string]bool, len(in.all)), make(map[place]string, len(in.all))
+	ids, addresses := make(map[string]bool, len(in.all)), make(map[lb.Place]string, len(in.all))
 	for i := range in.all {
 		one := &in.all[i]
 		switch {
@@ -97,7 +106,7 @@ func convert(entries []*entry, statuses []string) instances {
 		case one.Out != "":
 			continue
 		}
-		address := placeOf(one.Endpoint)
+		address := one.Endpoint.Place()
 		if other, taken := addresses[address]; taken || ids[one.ID] {
 			in.duplicates++
 			one.Out, one.Detail = OutDuplicate, fmt.Sprintf("%s has the same address", other)
@@ -111,22 +120,17 @@ func convert(entries []*entry, statuses []string) instances {
 	return in
 }
 
-// A place is the address of an endpoint, as a map key. A place is cheaper than the text of lb.Endpoint.Address.
-type place struct {
-	host string
-	addr netip.AddrPort
-}
-
-func placeOf(e lb.Endpoint) place { return place{e.Host, e.Addr} }
-
 // convertOne converts e, without regard to other entries.
-func convertOne(e *entry, statuses []string) Instance {
+func convertOne(e *entry, r rules) Instance {
 	one := Instance{Status: api.HealthPassing}
 	var worst *check
 	if e != nil {
 		one.Status, worst = aggregate(e.Checks)
 	}
 	endpoint, err := endpointOf(e)
+	if err == nil && endpoint.Path != "" {
+		err = r.permits(e)
+	}
 	id, tooLong := entryID(e)
 	endpoint.ID = id
 	one.Endpoint = endpoint
@@ -142,7 +146,7 @@ func convertOne(e *entry, statuses []string) Instance {
 	switch {
 	case worst != nil && worst.isMaintenance():
 		one.Out = OutMaintenance
-	case !slices.Contains(statuses, one.Status):
+	case !slices.Contains(r.statuses, one.Status):
 		one.Out = OutStatus
 	case tooLong:
 		one.Out, one.Detail = OutID, fmt.Sprintf("the names of it and its node are longer than %d bytes", maxID)
@@ -183,7 +187,11 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 	case e == nil || e.Node == nil || e.Service == nil:
 		return lb.Endpoint{}, errors.New("has no node or no service")
 	case e.Service.SocketPath != "":
-		return lb.Endpoint{}, errors.New("listens on a Unix socket of its node")
+		if problem := hostport.BadSocketPath(e.Service.SocketPath); problem != "" {
+			return lb.Endpoint{}, fmt.Errorf("listens on the Unix socket %q: %s",
+				cut(e.Service.SocketPath, maxAddress), problem)
+		}
+		return lb.Endpoint{Path: e.Service.SocketPath}, nil
 	case e.Service.Port < 1 || e.Service.Port > 65535:
 		return lb.Endpoint{}, fmt.Errorf("port %d is not in 1..65535", e.Service.Port)
 	}

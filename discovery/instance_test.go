@@ -74,7 +74,7 @@ func TestAddressOfAnInstance(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			e := instance("a", tt.address, tt.port)
 			e.Node.Address = tt.node
-			in := convert([]*entry{e}, passingOnly)
+			in := convert([]*entry{e}, rules{statuses: passingOnly})
 			if tt.bad {
 				if why := in.bad["n/a"]; !strings.Contains(why, tt.want) || len(in.endpoints) != 0 {
 					t.Errorf("got %+v, want bad because of %q", in, tt.want)
@@ -93,12 +93,12 @@ func TestInstancesThatAreNoAddressAreBad(t *testing.T) {
 	socket.Service.SocketPath = "/run/a.sock"
 	noNode, noService := instance("b", "10.0.0.2", 80), instance("c", "10.0.0.3", 80)
 	noNode.Node, noService.Service = nil, nil
-	in := convert([]*entry{socket, noNode, noService, nil, instance("d", "10.0.0.4", 80)}, passingOnly)
+	in := convert([]*entry{socket, noNode, noService, nil, instance("d", "10.0.0.4", 80)}, rules{statuses: passingOnly})
 	if len(in.endpoints) != 1 || in.endpoints[0].ID != "n/d" {
 		t.Errorf("endpoints %v", in.endpoints)
 	}
 	want := map[string]string{
-		"n/a": "listens on a Unix socket of its node",
+		"n/a": "listens on a Unix socket, and the consul block has no socket_paths that allow it",
 		"/b":  "has no node or no service",
 		"n/":  "has no node or no service",
 		"/":   "has no node or no service",
@@ -135,7 +135,7 @@ func TestWeightFollowsStatus(t *testing.T) {
 			e := instance("a", "10.0.0.1", 80, tt.checks...)
 			e.Service.Weights = tt.weights
 			got := 0
-			if in := convert([]*entry{e}, tt.statuses); len(in.endpoints) == 1 {
+			if in := convert([]*entry{e}, rules{statuses: tt.statuses}); len(in.endpoints) == 1 {
 				got = in.endpoints[0].Weight
 			}
 			if got != tt.want {
@@ -148,7 +148,7 @@ func TestWeightFollowsStatus(t *testing.T) {
 func TestMaintenanceIsOut(t *testing.T) {
 	e := instance("a", "10.0.0.1", 80, "passing")
 	e.Checks = append(e.Checks, check{CheckID: "_service_maintenance:a", Status: "critical"})
-	if in := convert([]*entry{e}, passingOnly); len(in.endpoints) != 0 || in.bad != nil ||
+	if in := convert([]*entry{e}, rules{statuses: passingOnly}); len(in.endpoints) != 0 || in.bad != nil ||
 		in.all[0].Out != OutMaintenance {
 		t.Errorf("got %+v", in)
 	}
@@ -165,7 +165,7 @@ func TestInstancesKnowWhyTheyAreOut(t *testing.T) {
 	all := []*entry{warned, twice, instance("f", "10.0.0.300", 80), instance("g", "", 0, "critical"), resting, failing,
 		instance("d", "10.0.0.4", 80)}
 	var got []string
-	for _, one := range convert(all, []string{api.HealthPassing, api.HealthWarning}).all {
+	for _, one := range convert(all, rules{statuses: []string{api.HealthPassing, api.HealthWarning}}).all {
 		got = append(got, fmt.Sprintf("%s %s %s: %s", one.ID, one.Status, one.Out, one.Detail))
 	}
 	want := []string{
@@ -190,7 +190,7 @@ func TestSameAddressTwiceIsOneEndpoint(t *testing.T) {
 	all := []*entry{b, sick, a, other}
 	for range 10 {
 		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		in := convert(all, []string{api.HealthPassing, api.HealthWarning})
+		in := convert(all, rules{statuses: []string{api.HealthPassing, api.HealthWarning}})
 		got := fmt.Sprint(ids(in.endpoints), in.endpoints[0].Weight, in.duplicates)
 		if want := "[n/a n/c] 2 2"; got != want {
 			t.Fatalf("got %s, want %s", got, want)
@@ -203,7 +203,7 @@ func TestIDsAreUnambiguous(t *testing.T) {
 	one.Node.Node, two.Node.Node = "a/b", "a"
 	three := instance("c", "10.0.0.3", 80)
 	three.Node.Node = "a%2Fb"
-	in := convert([]*entry{one, two, three}, passingOnly)
+	in := convert([]*entry{one, two, three}, rules{statuses: passingOnly})
 	if got, want := fmt.Sprint(ids(in.endpoints)), "[a%252Fb/c a%2Fb/c a/b/c]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -212,7 +212,8 @@ func TestIDsAreUnambiguous(t *testing.T) {
 func TestServiceIDOnTwoNodesIsTwoEndpoints(t *testing.T) {
 	one, two := instance("web", "10.0.0.1", 80), instance("web", "10.0.0.2", 80)
 	two.Node.Node = "m"
-	if got, want := fmt.Sprint(ids(convert([]*entry{one, two}, passingOnly).endpoints)), "[m/web n/web]"; got != want {
+	in := convert([]*entry{one, two}, rules{statuses: passingOnly})
+	if got, want := fmt.Sprint(ids(in.endpoints)), "[m/web n/web]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -246,7 +247,7 @@ func FuzzEntries(f *testing.F) {
 		if err != nil {
 			return
 		}
-		in := convert(entries, []string{api.HealthPassing, api.HealthWarning})
+		in := convert(entries, rules{statuses: []string{api.HealthPassing, api.HealthWarning}})
 		if n := len(in.endpoints) + len(in.bad) + in.duplicates; n > len(entries) {
 			t.Errorf("%d instances of %d entries", n, len(entries))
 		}

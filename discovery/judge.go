@@ -50,7 +50,7 @@ type belief struct {
 	held map[string]hold
 
 	// joined contains the places of endpoints that came into the set while other endpoints were held.
-	joined map[place]bool
+	joined map[lb.Place]bool
 
 	// hidden contains endpoints of the set, by ID, that the last believed answer did not name. The reason may only be
 	// that the token has lost a right. Hidden endpoints are not held.

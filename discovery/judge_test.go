@@ -187,8 +187,8 @@ func TestVanishedEndpointsAreBounded(t *testing.T) {
 		many = append(many, instance(fmt.Sprint(i), "10.0.0.1", 1000+i))
 	}
 	g := Guard{MaxDrop: 100}.withDefaults()
-	b := belief{}.judge(g, evidence{in: convert(many, passingOnly)}).belief
-	gone := b.judge(g, evidence{in: convert(many[:1], passingOnly)}).belief.vanished
+	b := belief{}.judge(g, evidence{in: convert(many, rules{statuses: passingOnly})}).belief
+	gone := b.judge(g, evidence{in: convert(many[:1], rules{statuses: passingOnly})}).belief.vanished
 	if len(gone) != maxVanished {
 		t.Errorf("%d vanished endpoints are remembered, want %d", len(gone), maxVanished)
 	}

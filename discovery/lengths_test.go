@@ -58,7 +58,7 @@ func TestStringsOfInstancesAreBounded(t *testing.T) {
 				e.trim()
 			}
 		}
-		in := convert(entries, passingOnly)
+		in := convert(entries, rules{statuses: passingOnly})
 		if n := longest(t, in.all); n > 1024 {
 			t.Errorf("%s: a string of %d bytes is kept", name, n)
 		}
@@ -95,11 +95,11 @@ func TestStringsWithinBoundsStay(t *testing.T) {
 	}
 	tags := slices.Clone(e.Service.Tags)
 	e.trim()
-	in := convert([]*entry{e}, passingOnly)
+	in := convert([]*entry{e}, rules{statuses: passingOnly})
 	if len(in.endpoints) != 1 || len(in.endpoints[0].ID) != maxID || !slices.Equal(in.all[0].Tags, tags) {
 		t.Errorf("got %d endpoints, %d tags", len(in.endpoints), len(in.all[0].Tags))
 	}
-	if e.Service.ID += "i"; convert([]*entry{e}, passingOnly).all[0].Out != OutID {
+	if e.Service.ID += "i"; convert([]*entry{e}, rules{statuses: passingOnly}).all[0].Out != OutID {
 		t.Error("an instance whose ID is one byte too long is not left out")
 	}
 }

@@ -134,6 +134,11 @@ type Query struct {
 	// Datacenter, Near and Statuses apply. An empty Prepared means no prepared query.
 	Prepared string
 
+	// SocketPaths holds patterns of path.Match for the absolute paths of Unix sockets. An instance that listens on a
+	// Unix socket is an endpoint only if a pattern matches its path, and if it is on the agent's own node. Whoever may
+	// register such instances chooses among the sockets that match. An empty SocketPaths allows no Unix sockets.
+	SocketPaths []string
+
 	// Near is the node from which Consul sorts instances by distance; "_agent" is the agent's node. Near does not
 	// change the set, but makes the servers answer each query. An empty Near means no sorting.
 	Near string

@@ -184,10 +184,10 @@ func (w *watch) checkOrigin(ctx context.Context, a *answer, err error) time.Dura
 
 // isReplaced reports whether an answer names instances, and none of them is at an address of the set.
 func (w *watch) isReplaced(a *answer) bool {
-	all := convert(a.entries, w.query.Statuses).all
+	all := a.instances(&w.query).all
 	places := placesOf(all)
 	return len(all) > 0 && !slices.ContainsFunc(w.state.set, func(e lb.Endpoint) bool {
-		_, taken := places[placeOf(e)]
+		_, taken := places[e.Place()]
 		return taken
 	})
 }

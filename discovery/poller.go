@@ -233,7 +233,7 @@ func (p *poller) registry(ctx context.Context) registry {
 		return nil
 	}
 	all := make(registry, len(a.entries))
-	for _, one := range convert(a.entries, q.Statuses).all {
+	for _, one := range a.instances(&q).all {
 		all[[2]string{one.ID, one.Address()}] = true
 	}
 	return all

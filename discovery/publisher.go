@@ -18,7 +18,7 @@ type publisher struct {
 	endpoints []lb.Endpoint // published last, or saved by an earlier process
 	available int           // number of endpoints that are not held
 	held      map[string]hold
-	joined    map[place]bool
+	joined    map[lb.Place]bool
 	changed   time.Time // when endpoints last changed
 	published bool      // endpoints come from an answer of Consul
 	restored  bool      // endpoints were saved by an earlier process, and Consul has not answered yet

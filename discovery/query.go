@@ -24,17 +24,22 @@ func (q Query) normalize(datacenter string) Query {
 		q.Statuses = passingOnly
 	}
 	q.Statuses = slices.Compact(slices.Sorted(slices.Values(q.Statuses)))
+	q.SocketPaths = slices.Compact(slices.Sorted(slices.Values(q.SocketPaths)))
 	if q.Datacenter == "" {
 		q.Datacenter = datacenter
 	}
 	return q
 }
 
-// canonical returns the same text for all normalized queries that Consul answers in the same way. Consul ignores the
+// canonical returns the same text for all normalized queries with the same instances. Consul ignores the
 // case of service names.
 func (q Query) canonical() string {
 	q.Service = strings.ToLower(q.Service)
-	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses, q.Peer, q.Prepared})
+	parts := []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses, q.Peer, q.Prepared}
+	if len(q.SocketPaths) > 0 { // other texts stay as they were, because they are keys in files
+		parts = append(parts, q.SocketPaths)
+	}
+	return fmt.Sprintf("%q", parts)
 }
 
 // path returns the API path that answers q, escaped.
@@ -64,6 +69,7 @@ func (q Query) String() string {
 	if !slices.Equal(q.Statuses, passingOnly) {
 		add("statuses", strings.Join(q.Statuses, ","))
 	}
+	add("socket_paths", strings.Join(q.SocketPaths, ","))
 	return consul.OneLine(text)
 }
 

@@ -7,17 +7,18 @@ import (
 	"net/url"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // A record is the catalog's record of a node.
 type record struct {
-	known    bool             // the node is registered; if false, the other fields are empty
-	born     uint64           // the index at which the node was registered
-	services map[string]place // addresses of the node's instances of all services, by service ID
+	known    bool                // the node is registered; if false, the other fields are empty
+	born     uint64              // the index at which the node was registered
+	services map[string]lb.Place // addresses of the node's instances of all services, by service ID
 }
 
 // occupied reports whether another instance is at a place. Other instances have a service ID that differs from id.
-func (r *record) occupied(id string, at place) bool {
+func (r *record) occupied(id string, at lb.Place) bool {
 	for other, there := range r.services {
 		if other != id && there == at {
 			return true
@@ -63,10 +64,10 @@ func recordIn(body []byte) (record, error) {
 	if answer.Node == nil {
 		return record{}, nil
 	}
-	r := record{known: true, born: answer.Node.CreateIndex, services: make(map[string]place, len(answer.Services))}
+	r := record{known: true, born: answer.Node.CreateIndex, services: make(map[string]lb.Place, len(answer.Services))}
 	for _, s := range answer.Services {
 		if e, err := endpointOf(&entry{Node: answer.Node, Service: s}); err == nil {
-			r.services[s.ID] = placeOf(e)
+			r.services[s.ID] = e.Place()
 		}
 	}
 	return r, nil

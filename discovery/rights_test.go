@@ -96,10 +96,10 @@ func recordsOf(names string) map[string]record {
 	case "-":
 		return map[string]record{"n": {}}
 	}
-	r := record{known: true, services: map[string]place{}}
+	r := record{known: true, services: map[string]lb.Place{}}
 	for _, one := range said(strings.Fields(names)...).all {
 		_, id := splitID(one.ID)
-		r.services[id] = placeOf(one.Endpoint)
+		r.services[id] = one.Endpoint.Place()
 	}
 	return map[string]record{"n": r}
 }

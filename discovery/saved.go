@@ -19,8 +19,8 @@ type savedSet struct {
 	query     string    // the result of Consul.savedKey
 	changed   time.Time // when the set last changed
 	endpoints []lb.Endpoint
-	held      map[string]hold // holds of held endpoints, by ID
-	joined    map[place]bool  // see belief
+	held      map[string]hold   // holds of held endpoints, by ID
+	joined    map[lb.Place]bool // see belief
 }
 
 // saved contains the sets of a process, and where they come from.
@@ -92,7 +92,7 @@ func encodeSaved(all saved) ([]byte, error) {
 }
 
 func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
-	one := savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight, Joined: s.joined[placeOf(e)]}
+	one := savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight, Joined: s.joined[e.Place()]}
 	if h, held := s.held[e.ID]; held {
 		one.HeldFor, one.HeldUntil = h.why.String(), &h.until
 	}
@@ -163,9 +163,9 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 func (s *savedSet) decodeHold(e lb.Endpoint, saved savedEndpointJSON) {
 	if saved.Joined {
 		if s.joined == nil {
-			s.joined = map[place]bool{}
+			s.joined = map[lb.Place]bool{}
 		}
-		s.joined[placeOf(e)] = true
+		s.joined[e.Place()] = true
 	}
 	if saved.HeldUntil == nil {
 		return
@@ -183,16 +183,11 @@ func (s *savedSet) decodeHold(e lb.Endpoint, saved savedEndpointJSON) {
 }
 
 func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
-	host, port, err := net.SplitHostPort(e.Address)
+	service, err := decodeAddress(e.Address)
 	if err != nil {
 		return lb.Endpoint{}, err
 	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return lb.Endpoint{}, err
-	}
-	// The same rules apply as for answers of Consul.
-	endpoint, err := endpointOf(&entry{Node: &entryNode{}, Service: &entryService{Address: host, Port: int(number)}})
+	endpoint, err := endpointOf(&entry{Node: &entryNode{}, Service: service}) // as for answers of Consul
 	switch {
 	case err != nil:
 		return lb.Endpoint{}, err
@@ -201,4 +196,17 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 	}
 	endpoint.ID, endpoint.Weight = e.ID, e.Weight
 	return endpoint, nil
+}
+
+// decodeAddress returns a service at an address, which is the text of lb.Endpoint.Address.
+func decodeAddress(address string) (*entryService, error) {
+	if path, is := lb.UnixPath(address); is {
+		return &entryService{SocketPath: path}, nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	return &entryService{Address: host, Port: int(number)}, err
 }

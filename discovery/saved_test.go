@@ -20,6 +20,7 @@ func someSaved() []savedSet {
 			{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1},
 			{ID: "n/b", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:81"), Weight: 65535},
 			{ID: "n%2F1/\"é\n", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432), Weight: 7},
+			{ID: "n/s", Path: "/run/app/s", Weight: 1},
 		}},
 		{query: "none"},
 		{query: "held", endpoints: []lb.Endpoint{
@@ -27,7 +28,7 @@ func someSaved() []savedSet {
 			{ID: "n/b", Addr: netip.MustParseAddrPort("10.0.0.1:81"), Weight: 1},
 		}, held: map[string]hold{
 			"n/a": {HoldCritical, time.Date(2026, 11, 25, 16, 0, 0, 5, time.UTC)},
-		}, joined: map[place]bool{{addr: netip.MustParseAddrPort("10.0.0.1:81")}: true}},
+		}, joined: map[lb.Place]bool{{Addr: netip.MustParseAddrPort("10.0.0.1:81")}: true}},
 	}
 }
 
@@ -166,8 +167,8 @@ func checkEndpoints(t *testing.T, endpoints []lb.Endpoint) {
 	t.Helper()
 	seen := map[string]bool{}
 	for _, e := range endpoints {
-		if e.ID == "" || seen[e.ID] || seen["@"+e.Address()] || e.Addr.Port() == 0 || e.Weight < 1 ||
-			(e.Host == "") != e.Addr.Addr().IsValid() {
+		if e.ID == "" || seen[e.ID] || seen["@"+e.Address()] || e.Weight < 1 ||
+			(e.Path == "") != (e.Addr.Port() != 0) || (e.Host+e.Path == "") != e.Addr.Addr().IsValid() {
 			t.Errorf("endpoint %+v of %+v", e, endpoints)
 		}
 		seen[e.ID], seen["@"+e.Address()] = true, true

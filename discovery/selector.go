@@ -168,13 +168,13 @@ func (s *selector) departedLocked() []lb.Departure {
 	if len(left) == 0 {
 		return nil
 	}
-	here := map[place]bool{}
+	here := map[lb.Place]bool{}
 	for _, t := range s.tiers {
 		for _, e := range t.set {
-			here[placeOf(e)] = true
+			here[e.Place()] = true
 		}
 	}
-	return slices.DeleteFunc(left, func(d lb.Departure) bool { return here[placeOf(d.Endpoint)] })
+	return slices.DeleteFunc(left, func(d lb.Departure) bool { return here[d.Endpoint.Place()] })
 }
 
 // reasonLocked returns why the service uses the tier best instead of the tier before it. reasonLocked returns an empty

@@ -105,7 +105,7 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	}
 	e := evidence{
 		now: now, asked: asked, index: a.index, filtered: a.filtered, denies: a.denies, kind: w.query.kind(),
-		in: convert(a.entries, w.query.Statuses), interest: w.publisher.mostInterest(),
+		in: a.instances(&w.query), interest: w.publisher.mostInterest(),
 		probed: w.vigil.canProbe(), unreachable: w.vigil.unreachable(),
 	}
 	e.records = w.poller.records(ctx, w.state.puzzles(w.guard, &e))

@@ -86,7 +86,7 @@ func instancesOf(x *discovery.Explanation) []Endpoint {
 func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail,
 		Tags: one.Tags}
-	if one.Host != "" || one.Addr.IsValid() {
+	if one.Host != "" || one.At().IsValid() {
 		e.Address = one.Address()
 	}
 	switch {
