@@ -217,6 +217,10 @@ service "web" {
     # service whose check has http, see below.
     statuses = ["passing"]
 
+    # Allows instances on this node that are registered with the path of a Unix socket. Whoever may register instances
+    # chooses among these sockets. The default is to allow none.
+    # socket_paths = ["/run/app/*"]
+
     # If no instance is left, or more than max_drop percent of three or more instances vanish at once, Lictor asks
     # Consul's leader. If the leader confirms the loss, Lictor holds the vanished instances: they stay in use for a
     # while, unless they fail to answer. Deregistered instances stay for drop_hold. Instances that are critical, or gone

@@ -162,11 +162,6 @@ func valueText(v reflect.Value) string {
 			return ""
 		}
 		return value.String()
-	case StaticEndpoint:
-		if value.Host != "" {
-			return fmt.Sprintf("\"%s:%d\"", value.Host, value.Addr.Port())
-		}
-		return fmt.Sprintf("%q", value.Addr)
 	case netip.AddrPort:
 		if !value.IsValid() {
 			return ""

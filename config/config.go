@@ -246,9 +246,12 @@ type ConsulQuery struct {
 	Filter        string
 	Datacenter    string
 	Peer          string
-	PreparedQuery string // name or ID of a prepared query; only Datacenter, Near and Statuses apply to one
+	PreparedQuery string // name or ID of a prepared query; only Datacenter, Near, Statuses and SocketPaths apply
 	Near          string
 	Statuses      []string // some of "passing", "warning" and "critical"; always "passing"
+
+	// SocketPaths holds patterns for the paths of Unix sockets that may be endpoints. Empty means that none may.
+	SocketPaths []string
 
 	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is how
 	// long deregistered instances are held, and HoldMax is for instances that vanished for other reasons. Off means
@@ -272,9 +275,10 @@ type Static struct {
 	Endpoints []StaticEndpoint
 }
 
-// A StaticEndpoint is an address to dial. If Host is set, it is a host name and Addr has only the port. If Host is
-// empty, Addr is the whole address.
+// A StaticEndpoint is an address to dial. If Host is set, it is a host name and Addr has only the port. If Path is set,
+// it is the absolute path of a Unix socket, and the other two are zero. If both are empty, Addr is the whole address.
 type StaticEndpoint struct {
 	Host string
+	Path string
 	Addr netip.AddrPort
 }

@@ -17,7 +17,7 @@ func TestTextsAreReadAgain(t *testing.T) {
 	}
 	for _, want := range []StaticEndpoint{
 		{Addr: netip.MustParseAddrPort("10.0.0.5:80")}, {Addr: netip.MustParseAddrPort("[2001:db8::7]:80")},
-		{Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)},
+		{Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)}, {Path: "/run/pg.sock"},
 	} {
 		text, err := want.MarshalText()
 		var got StaticEndpoint

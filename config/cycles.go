@@ -68,15 +68,19 @@ func (w *walk) visit(service serviceKey) {
 
 // follow visits the services that listen where the endpoint is, and reports a loop.
 func (w *walk) follow(c staticClaim) {
+	if path := c.endpoint.Path; path != "" {
+		if path == w.loader.cfg.Admin.Socket {
+			w.reportAPI(c)
+		}
+		return
+	}
 	port := w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}]
 	for _, listener := range port.at(w.reached(c.endpoint)) {
 		next := serviceKey{c.protocol, listener.service}
 		at, been := w.place[next]
 		switch {
 		case listener.api:
-			w.loader.problem(c.at.Ptr(), "Admin API as an endpoint", "%q is the admin API of this Lictor: "+
-				"every client of the service could drain endpoints and change the configuration. "+writeInstance,
-				c.text)
+			w.reportAPI(c)
 			return
 		case been && at == len(w.path)-1:
 			w.loader.problem(c.at.Ptr(), "Endless loop", "%q is where this service listens: "+
@@ -90,6 +94,12 @@ func (w *walk) follow(c staticClaim) {
 			w.visit(next)
 		}
 	}
+}
+
+// reportAPI reports an endpoint that is the admin API.
+func (w *walk) reportAPI(c staticClaim) {
+	w.loader.problem(c.at.Ptr(), "Admin API as an endpoint", "%q is the admin API of this Lictor: "+
+		"every client of the service could drain endpoints and change the configuration. "+writeInstance, c.text)
 }
 
 // around describes the loop for a message: from the current service to the service at index at of the path, and on to

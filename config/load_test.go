@@ -138,7 +138,7 @@ service "b" {
   }
 }
 service "a" {
-  consul {}
+  consul { socket_paths = ["/run/app/*"] }
   listen             = "[::]:9000"
   allow              = ["10.0.0.0/8", "::1", "::ffff:192.168.0.0/112", "::ffff:192.0.2.7", "192.0.2.7"]
   deny               = ["10.0.0.1"]
@@ -168,7 +168,7 @@ service "a" {
   failover_on                  = "consul"
   check {}
   static {
-    endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "DB.example.com:5432"]
+    endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "DB.example.com:5432", "unix:///run/pg.sock"]
   }
 }`, nil)
 	want := &Config{
@@ -190,14 +190,14 @@ service "a" {
 			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
 			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxConnectionsPerClient: 3, MaxQueue: 5,
 			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
-			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50,
-				DropHold: 10 * time.Second, HoldMax: defaultHoldMax()},
+			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, SocketPaths: []string{"/run/app/*"},
+				MaxDrop: 50, DropHold: 10 * time.Second, HoldMax: defaultHoldMax()},
 			FailoverOn: FailoverOnConsul, FailoverBelow: 1, FailbackHold: 30 * time.Second,
 			Check: &Check{Interval: 10 * time.Second, Timeout: 2 * time.Second},
 			Static: &Static{Endpoints: []StaticEndpoint{
 				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},
 				{Addr: netip.MustParseAddrPort("[2001:db8::7]:80")},
-				{Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)},
+				{Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)}, {Path: "/run/pg.sock"},
 			}},
 		}, {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second,

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"path"
 	"slices"
 
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
 // newQuery returns the query of an empty consul block.
@@ -35,6 +38,7 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	if b.has("statuses") {
 		q.Statuses = b.statuses()
 	}
+	q.SocketPaths = b.socketPaths()
 	q.MaxDrop = orOff(b.integer("max_drop", DefaultMaxDrop, 0, 100))
 	q.DropHold = b.durationOrNone("drop_hold", DefaultDropHold, Off)
 	q.HoldMax = b.holdMax()
@@ -83,7 +87,7 @@ func (b *block) datacenters(q ConsulQuery) []ConsulQuery {
 func (b *block) exclusions() {
 	for _, pair := range [][2]string{
 		{"datacenters", "datacenter"}, {"datacenters", "peer"},
-		{"peer", "datacenter"}, {"peer", "prepared_query"}, {"peer", "near"},
+		{"peer", "datacenter"}, {"peer", "prepared_query"}, {"peer", "near"}, {"peer", "socket_paths"},
 		{"prepared_query", "service"}, {"prepared_query", "tags"}, {"prepared_query", "filter"},
 	} {
 		if b.has(pair[0]) && b.has(pair[1]) {
@@ -115,6 +119,22 @@ func (b *block) statuses() []string {
 	if !slices.Contains(list, statusPassing) {
 		b.l.problem(b.rangeOf("statuses"), "Bad statuses",
 			"statuses: the list must have \"passing\". Write %s, or leave statuses out.", example)
+	}
+	return list
+}
+
+// socketPaths reads the patterns for paths of Unix sockets.
+func (b *block) socketPaths() []string {
+	list := b.texts("socket_paths", `["/run/app/*"]`, "pattern")
+	for _, pattern := range list {
+		problem := hostport.BadSocketPath(pattern)
+		if _, err := path.Match(pattern, "/"); err != nil {
+			problem = "it has a bracket or backslash without its end"
+		}
+		if problem != "" {
+			b.l.problem(b.rangeOf("socket_paths"), "Bad pattern", "socket_paths: %q: %s. Write the path of a socket, "+
+				"such as \"/run/app/db.sock\", or a pattern such as \"/run/app/*\".", pattern, problem)
+		}
 	}
 	return list
 }

@@ -148,6 +148,10 @@ func (l *loader) endpoints(b *block, s *Service) {
 		block := b.inner(inner, querySchema())
 		queries = append(queries, l.queries(block, s.Name)...)
 		block.checkedFromHere(queries[len(queries)-1], s.Check)
+		if s.Protocol == UDP && block.has("socket_paths") {
+			l.problem(block.attrs["socket_paths"].NameRange.Ptr(), "Argument of another protocol",
+				"socket_paths is for tcp, and this service is udp: Unix sockets carry connections. Remove it.")
+		}
 	}
 	static := b.single("static", staticSchema())
 	if static != nil {

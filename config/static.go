@@ -31,7 +31,7 @@ func (b *block) endpoints(s *Service) []StaticEndpoint {
 		if !ok {
 			continue
 		}
-		e, problem := parseEndpoint(v.AsString())
+		e, problem := parseEndpoint(v.AsString(), s.Protocol)
 		first, duplicate := seen[e]
 		switch {
 		case problem != "":
@@ -49,7 +49,10 @@ func (b *block) endpoints(s *Service) []StaticEndpoint {
 	return all
 }
 
-func parseEndpoint(s string) (e StaticEndpoint, problem string) {
+func parseEndpoint(s string, protocol Protocol) (e StaticEndpoint, problem string) {
+	if path, isSocket := strings.CutPrefix(s, unixScheme); isSocket {
+		return unixEndpoint(s, path, protocol)
+	}
 	host, port, problem := splitHostPort(s, "10.0.0.5:80")
 	if problem != "" {
 		return e, problem
@@ -77,18 +80,44 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 	return StaticEndpoint{Host: strings.ToLower(host), Addr: netip.AddrPortFrom(netip.Addr{}, uint16(n))}, ""
 }
 
+// unixScheme stands before the path of a Unix socket.
+const unixScheme = "unix://"
+
+// unixEndpoint returns the endpoint that s gives, which is the Unix socket at path.
+func unixEndpoint(s, path string, protocol Protocol) (e StaticEndpoint, problem string) {
+	if protocol == UDP {
+		return e, fmt.Sprintf("%q: a Unix socket carries connections, and this service is %s. Write an address such "+
+			"as \"10.0.0.5:80\"", s, protocol)
+	}
+	if problem := hostport.BadSocketPath(path); problem != "" {
+		return e, fmt.Sprintf("%q: %s. Write something like \"unix:///run/app.sock\"", s, problem)
+	}
+	return StaticEndpoint{Path: path}, ""
+}
+
 func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
-// MarshalText returns the endpoint as it is written in the configuration: "10.0.0.5:80" or "db.example.com:5432".
-func (e StaticEndpoint) MarshalText() ([]byte, error) {
-	if e.Host == "" {
-		return e.Addr.MarshalText()
+// String returns the endpoint as it is written in the configuration: "10.0.0.5:80", "db.example.com:5432" or
+// "unix:///run/app.sock".
+func (e StaticEndpoint) String() string {
+	switch {
+	case e.Path != "":
+		return unixScheme + e.Path
+	case e.Host != "":
+		return fmt.Sprintf("%s:%d", e.Host, e.Addr.Port())
 	}
-	return fmt.Appendf(nil, "%s:%d", e.Host, e.Addr.Port()), nil
+	return e.Addr.String()
 }
+
+// MarshalText returns the text of String.
+func (e StaticEndpoint) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
 // UnmarshalText accepts the texts that MarshalText returns.
 func (e *StaticEndpoint) UnmarshalText(text []byte) error {
+	if path, isSocket := strings.CutPrefix(string(text), unixScheme); isSocket {
+		*e = StaticEndpoint{Path: path}
+		return nil
+	}
 	host, portText, err := net.SplitHostPort(string(text))
 	if err != nil {
 		return err

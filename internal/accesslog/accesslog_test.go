@@ -103,6 +103,22 @@ func TestAccessLines(t *testing.T) {
 	}
 }
 
+// The address of an endpoint at a Unix socket is its path, as in the configuration.
+func TestAccessLinesOfAUnixSocket(t *testing.T) {
+	for path, want := range map[string]string{
+		"/run/pg.sock": " unix:///run/pg.sock ", "/run/a b": ` "unix:///run/a b" `,
+	} {
+		r := sampleRecord()
+		r.Endpoint.Addr, r.Endpoint.Path = netip.AddrPort{}, path
+		if got := string(appendText(nil, &r)); !strings.Contains(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if got := string(appendJSON(nil, &r)); !strings.Contains(got, `"address":"unix://`+path+`",`) {
+			t.Errorf("got %s", got)
+		}
+	}
+}
+
 // Names from Consul or the configuration may have any characters. Each record is still one line, from which the name
 // can be read.
 func TestAccessLinesOfAnyName(t *testing.T) {

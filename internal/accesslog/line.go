@@ -148,7 +148,7 @@ func endedBy(reason string) string {
 
 // hasPlainAddress reports whether the endpoint's address needs no quotes.
 func hasPlainAddress(r *proxy.AccessRecord) bool {
-	return r.Endpoint.Host == "" && r.Endpoint.Addr.Addr().Zone() == ""
+	return r.Endpoint.Host == "" && r.Endpoint.Path == "" && r.Endpoint.Addr.Addr().Zone() == ""
 }
 
 func appendAddress(b []byte, r *proxy.AccessRecord) []byte {

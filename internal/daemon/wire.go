@@ -34,8 +34,7 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 // queryOf converts a query of the configuration for discovery.
 func queryOf(q config.ConsulQuery) discovery.Query {
 	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near,
-		Statuses: q.Statuses, Peer: q.Peer,
-		Prepared: q.PreparedQuery}
+		Statuses: q.Statuses, SocketPaths: q.SocketPaths, Peer: q.Peer, Prepared: q.PreparedQuery}
 }
 
 // watchOf converts a Consul service of the configuration for discovery.
@@ -72,7 +71,7 @@ func leavesOf(o config.OnLeave) discovery.Leaves {
 func endpointsOf(s config.Static) []lb.Endpoint {
 	var endpoints []lb.Endpoint
 	for _, e := range s.Endpoints {
-		endpoint := lb.Endpoint{Host: e.Host, Addr: e.Addr}
+		endpoint := lb.Endpoint{Host: e.Host, Path: e.Path, Addr: e.Addr}
 		endpoint.ID = endpoint.Address()
 		endpoints = append(endpoints, endpoint)
 	}

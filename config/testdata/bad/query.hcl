@@ -35,3 +35,20 @@ service "ailing" {
     max_drop = "half"
   }
 }
+service "sockets" {
+  listen = 9020
+  consul {
+    socket_paths = ["run/app/*", "/run/app/../*", "/run/[app", "/run/app/*"]
+  }
+  consul {
+    peer         = "other"
+    socket_paths = ["/run/app/*"]
+  }
+}
+service "datagrams" {
+  listen   = 9020
+  protocol = "udp"
+  consul {
+    socket_paths = ["/run/app/*"]
+  }
+}

@@ -51,3 +51,14 @@ service "link" {
     endpoints = ["[fe80::1]:80", "[fe80::1%2]:80"]
   }
 }
+service "sockets" {
+  listen = 9007
+  static {
+    endpoints = ["unix:///run/a.sock", "unix:///run/a.sock", "unix://run/b.sock", "unix:///run/../c.sock", "unix://"]
+  }
+}
+service "datagrams" {
+  listen   = 9007
+  protocol = "udp"
+  static { endpoints = ["unix:///run/a.sock"] }
+}
