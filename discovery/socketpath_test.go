@@ -41,7 +41,7 @@ func TestWhichUnixSocketsAreEndpoints(t *testing.T) {
 		{"by another pattern", socketInstance("a", "/srv/one"), app, here, "unix:///srv/one"},
 		{"with an address, too", both, app, here, "unix:///run/app/a"},
 		{"no patterns", socketInstance("a", "/run/app/a"), nil, here, "no socket_paths"},
-		{"another path", socketInstance("a", "/run/docker.sock"), app, here, "docker.sock, which socket_paths does not"},
+		{"another path", socketInstance("a", "/run/docker.sock"), app, here, "docker.sock, which socket_paths does"},
 		{"a folder below", socketInstance("a", "/run/app/b/a"), app, here, "socket_paths does not"},
 		{"out of the folder", socketInstance("a", "/run/app/../docker.sock"), app, here, `".."`},
 		{"two slashes", socketInstance("a", "/run/app//a"), app, here, "/run/app//a\": the path has"},

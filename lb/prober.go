@@ -290,11 +290,18 @@ func (p *Prober) dial(ctx context.Context, o Options, e Endpoint) (net.Conn, err
 	return conn, err
 }
 
-// SendProbeHeader sends the PROXY header of a check over a new TCP connection. SendProbeHeader does not wait, because a
-// new connection has room for the header, and reports no error: the check sees it when it reads.
+// SendProbeHeader sends the PROXY header of a check over a new connection to a TCP or Unix socket. SendProbeHeader does
+// not wait, because a new connection has room for the header, and reports no error: the check sees it when it reads.
 func SendProbeHeader(conn net.Conn, v proxyproto.Version) {
-	local, remote := conn.LocalAddr().(*net.TCPAddr), conn.RemoteAddr().(*net.TCPAddr)
-	_, _ = conn.Write(v.AppendProbe(nil, local.AddrPort(), remote.AddrPort()))
+	_, _ = conn.Write(v.AppendProbe(nil, addrPortOf(conn.LocalAddr()), addrPortOf(conn.RemoteAddr())))
+}
+
+// addrPortOf returns the address of a TCP socket. It is not valid for a Unix socket.
+func addrPortOf(a net.Addr) netip.AddrPort {
+	if a, ok := a.(*net.TCPAddr); ok {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
 }
 
 // addresses returns the addresses of an endpoint. At most maxProbeLookups calls look up unknown host names at once.

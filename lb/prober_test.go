@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -222,12 +223,22 @@ func TestProbeReadsTheGreeting(t *testing.T) {
 	}
 }
 
-// All kinds of checks over TCP begin with the header of their service.
+// All kinds of checks over TCP begin with the header of their service, and so do those of a Unix socket.
 func TestProbesSendTheirHeader(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	probesSendTheirHeader(t, l, func(id string) Endpoint { return at(id, l.Addr()) })
+	path := filepath.Join(t.TempDir(), "s")
+	if l, err = net.Listen("unix", path); err != nil {
+		t.Skipf("this system has no Unix sockets: %v", err)
+	}
+	probesSendTheirHeader(t, l, func(id string) Endpoint { return Endpoint{ID: id, Path: path} })
+}
+
+func probesSendTheirHeader(t *testing.T, l net.Listener, at func(id string) Endpoint) {
+	t.Helper()
 	heard := make(chan string, 100)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -243,7 +254,7 @@ func TestProbesSendTheirHeader(t *testing.T) {
 	})
 	defer running.Wait()
 	defer l.Close()
-	b := balanced(Options{ProbeHeader: proxyproto.V2}, at("A", l.Addr()))
+	b := balanced(Options{ProbeHeader: proxyproto.V2}, at("A"))
 	p := NewProber(b)
 	defer p.Close()
 	want := func(kind string) {
@@ -252,14 +263,14 @@ func TestProbesSendTheirHeader(t *testing.T) {
 			t.Errorf("%s: got %q, want the header", kind, got)
 		}
 	}
-	if err := p.Probe(t.Context(), "web", at("X", l.Addr())); err != nil {
+	if err := p.Probe(t.Context(), "web", at("X")); err != nil {
 		t.Error(err)
 	}
 	want("a single probe")
 	p.Apply(map[string]Check{"web": {Interval: time.Hour, Timeout: time.Minute}})
 	want("the check of the service")
 	p.Apply(nil)
-	p.Standby("web", []Endpoint{at("B", l.Addr())})
+	p.Standby("web", []Endpoint{at("B")})
 	want("the check of a standby endpoint")
 }
 
