@@ -30,8 +30,9 @@ func TestAcceptProxyTrustsNobodyDuringAReload(t *testing.T) {
 		if err == nil {
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(30 * time.Second))
-			c.Write(proxyproto.AppendV1(nil, realClient, realServer))
-			_, err = c.Read(make([]byte, 1))
+			if _, err = c.Write(proxyproto.AppendV1(nil, realClient, realServer)); err == nil {
+				_, err = c.Read(make([]byte, 1))
+			}
 		}
 		wantReset(t, err)
 	})

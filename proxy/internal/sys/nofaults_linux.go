@@ -10,9 +10,6 @@ import (
 
 // Without the build tag faults, these functions do nothing; see faults_linux.go.
 
-// Faults reports whether system calls misbehave at random (build tag faults).
-const Faults = false
-
 func faultIO(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
 func faultMove(_ int32, n int) (int, syscall.Errno) { return n, 0 }
