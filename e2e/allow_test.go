@@ -98,23 +98,29 @@ func awaitText(t *testing.T, path string, want ...string) {
 // awaitMetrics waits until all the given lines are in the metrics of l.
 func (l *lictor) awaitMetrics(t *testing.T, lines ...string) {
 	t.Helper()
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(l.runtime, "admin.sock"))
-	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
-	defer client.CloseIdleConnections()
-	eventually(t, "metrics", func() error {
-		response, err := client.Get("http://localhost/metrics")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = response.Body.Close() }()
-		text, err := io.ReadAll(response.Body)
+	eventually(t, "metrics", func() (err error) {
+		text := l.metrics(t)
 		for _, line := range lines {
-			if err == nil && !strings.Contains(string(text), line+"\n") {
+			if !strings.Contains(text, line+"\n") {
 				err = fmt.Errorf("no %s", line)
 			}
 		}
 		return err
 	})
+}
+
+// metrics returns the metrics of l.
+func (l *lictor) metrics(t *testing.T) string {
+	t.Helper()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(l.runtime, "admin.sock"))
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
+	defer client.CloseIdleConnections()
+	response, err := client.Get("http://localhost/metrics")
+	must(t, err)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	must(t, err)
+	return string(text)
 }
