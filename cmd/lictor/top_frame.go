@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
@@ -135,7 +136,7 @@ func (s *topScreen) frame(width, height int) string {
 	if v.help {
 		head, lines = head[:3], nil
 		for _, line := range topHelp() {
-			lines = append(lines, limit(line, width))
+			lines = append(lines, fit(width, line))
 		}
 	}
 	if height > 0 {
@@ -150,12 +151,15 @@ func (s *topScreen) frame(width, height int) string {
 	return strings.Join(append(head, lines...), "\r\n")
 }
 
-// limit shortens s to width characters. A width of 0 means without a limit.
-func limit(s string, width int) string {
-	if width == 0 {
-		return s
+// fit returns the first of the texts that has at most width characters, or else the last one, shortened. A width of 0
+// means without a limit.
+func fit(width int, texts ...string) string {
+	for _, text := range texts {
+		if width == 0 || utf8.RuneCountInString(text) <= width {
+			return text
+		}
 	}
-	return cut(s, width)
+	return cut(texts[len(texts)-1], width)
 }
 
 // head returns the lines above the table. shown is the number of rows in it.
@@ -179,19 +183,19 @@ func (s *topScreen) head(shown, width int) []string {
 	if t.Degraded > 0 {
 		state += fmt.Sprintf("  * %d degraded", t.Degraded)
 	}
-	age := brief(t.Now.Sub(t.Started))
-	first := fmt.Sprintf("lictor %s%s  up %s  %s", visible.Text(t.Version), on(t.Host), age, state)
-	second := fmt.Sprintf("%s, %d in, %d out  %d active  %s/s  %s refused/s  %s/s up  %s/s down",
-		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive,
-		number(clients), number(refused), size(up), size(down))
-	second = limit(second, width)
+	age := "  up " + brief(t.Now.Sub(t.Started)) + "  " + state
+	version, host := " "+visible.Text(t.Version), on(t.Host)
+	first := fit(width, "lictor"+version+host+age, "lictor"+host+age, "lictor"+age, "lictor  "+state)
+	counts := fmt.Sprintf("%s, %d in, %d out  %d active  %s/s  %s refused/s", config.Plural(t.Services, "service"),
+		t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive, number(clients), number(refused))
+	second := fit(width, counts+fmt.Sprintf("  %s/s up  %s/s down", size(up), size(down)), counts)
 	if s.news != "" {
-		second = bold + limit(visible.Text(s.news), width) + plainText
+		second = bold + fit(width, visible.Text(s.news)) + plainText
 	}
 	if s.lost {
 		second = s.colour(red) + second
 	}
-	return []string{bold + limit(first, width) + plainText, second, s.prompt(shown, width)}
+	return []string{bold + first + plainText, second, s.prompt(shown, width)}
 }
 
 // prompt returns the line about the filter or the keys. shown is the number of rows that the filter lets through.
@@ -199,7 +203,7 @@ func (s *topScreen) prompt(shown, width int) string {
 	v := s.view
 	if v.typing {
 		text := fmt.Sprintf("filter: %s_   %d of %d   Enter: done  Esc: all", v.filter, shown, len(s.rows))
-		return bold + limit(text, width) + plainText
+		return bold + fit(width, text) + plainText
 	}
 	text := "? help  / filter  q quit   order:"
 	if v.filter != "" || v.problems {
@@ -219,7 +223,7 @@ func (s *topScreen) prompt(shown, width int) string {
 			text += fmt.Sprintf(" %c %s", order.key, order.name)
 		}
 	}
-	return dim + limit(text, width) + plainText
+	return dim + fit(width, text) + plainText
 }
 
 // colour returns a colour, or "" without colours.
@@ -317,10 +321,10 @@ func (s *topScreen) lines(rows []topRow, width int) (lines []string, at int) {
 		}
 		for j := range r.Reasons {
 			why := "    " + r.Reasons[j].Kind + ": " + reasonText(s.status.Now, &r.Reasons[j])
-			lines = append(lines, dim+limit(visible.Text(why), width)+plainText)
+			lines = append(lines, dim+fit(width, visible.Text(why))+plainText)
 		}
 		for j := range r.endpoints {
-			lines = append(lines, dim+limit(endpointLine(s.status.Now, &r.endpoints[j]), width)+plainText)
+			lines = append(lines, dim+fit(width, endpointLine(s.status.Now, &r.endpoints[j]))+plainText)
 		}
 	}
 	return lines, at

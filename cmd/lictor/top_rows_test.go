@@ -166,6 +166,26 @@ func TestTopHead(t *testing.T) {
 	}
 }
 
+// On a narrow terminal, the version goes first and the state stays.
+func TestTopHeadOfANarrowTerminal(t *testing.T) {
+	t.Parallel()
+	status := &admin.Status{Version: "v1.2.3", Host: "gate-1.example.com", Ready: true, Refusing: 3, Degraded: 4,
+		Services: 300, EndpointsIn: 600}
+	const state, counts = "up 0ms  ready  ! 3 refusing clients  * 4 degraded\n", "300 services, 600 in, 0 out  0 active"
+	for width, want := range map[int]string{
+		130: "lictor v1.2.3 on gate-1.example.com  " + state + counts + "  0/s  0 refused/s  0 B/s up  0 B/s down\n",
+		80:  "lictor on gate-1.example.com  " + state + counts + "  0/s  0 refused/s  0 B/s up  0 B/s down\n",
+		70:  "lictor  " + state + counts + "  0/s  0 refused/s\n",
+		56:  "lictor  " + strings.TrimPrefix(state, "up 0ms  ") + counts + "  0/s  0 refused/s\n",
+		30:  "lictor  ready  ! 3 refusing cl\n" + counts[:30] + "\n",
+	} {
+		head := unadorned(strings.Join(screenOf(status, nil).head(0, width), "\n"))
+		if !strings.HasPrefix(head, want) {
+			t.Errorf("width %d: got\n%s\nwant\n%s", width, head, want)
+		}
+	}
+}
+
 // A row is red if the service refuses clients, and yellow if it is degraded. The selected row is reversed. Without
 // colours only the marks remain. Rows of a lictor that does not answer are dim, whatever their state was.
 func TestTopColours(t *testing.T) {
