@@ -206,6 +206,8 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 	c.Kill()
 	p.shows("document.title.includes('1 degraded') && " + row("web") + ".innerText.includes('the source fails') && " +
 		row("web") + ".querySelector('.row').classList.contains('old')")
+	p.shows("(li => getComputedStyle(li.querySelector('td .in')).color === " +
+		"getComputedStyle(li.querySelector('.where')).color)(" + row("web") + ")") // which is grey
 	// One cause has one line.
 	p.shows("document.getElementById('reasons').innerText.includes('2 services: the source fails')")
 }
