@@ -82,6 +82,9 @@ func TestPageStates(t *testing.T) {
 		defer refusals(t, l.addr(t, "gone"))()
 		p.looks("refusing", "1 refuses clients, 1 degraded")
 		p.shows(shown + " === 'gone web many'") // the worst first
+		// An ejected endpoint that gets clients because all are ejected does not look good.
+		p.shows(row("gone") + ".querySelectorAll('.dot.out').length === 1 && " + row("gone") +
+			".innerText.includes('1 in (1 ejected)')")
 		p.shows(row("gone") + ".innerText.includes('no endpoint is usable: 1 ejected') && " +
 			row("gone") + ".querySelector('.n .bad') !== null && document.querySelector('#t-refused.bad') !== null")
 	})

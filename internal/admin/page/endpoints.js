@@ -1,6 +1,6 @@
 // Endpoints are the table of a service's endpoints. More than a dozen are shown by groups of the same state and reason,
 // which can be opened.
-import { brief, count, latency, now, when, words, isolated } from "./format.js";
+import { brief, count, isGood, latency, now, when, words, isolated } from "./format.js";
 import { breakable, flash, make, put, set } from "./dom.js";
 import { drain, undrain } from "./drain.js";
 
@@ -68,7 +68,7 @@ export class Endpoints {
 class Group {
   constructor(all, members) {
     this.all = all;
-    this.name = make("b", { class: members[0].state });
+    this.name = make("b", { class: isGood(members[0]) ? "in" : "out" });
     this.sums = make("span");
     this.element = make("details", {}, make("summary", {}, this.name, " ", this.sums));
     this.element.open = members[0].state === "out" && members.length <= few;
@@ -147,7 +147,7 @@ class Line {
       this.address.replaceChildren(e.address.startsWith("[") ? breakable(e.address) : e.address);
     }
     put(this.state, e.state);
-    this.state.className = e.state;
+    this.state.className = isGood(e) ? "in" : "out";
     put(this.why, why(e));
     const c = e.counters;
     put(this.cells[2], c ? count(c.active) : "–");

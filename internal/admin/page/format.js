@@ -49,6 +49,9 @@ export const words = (name) => name.replaceAll("_", " ");
 // isolated keeps the direction of text from elsewhere off the text around it, where no <bdi> can be.
 export const isolated = (text) => "\u2068" + text + "\u2069";
 
+// isGood reports whether an endpoint gets clients, and not only because too many endpoints are ejected.
+export const isGood = (e) => e.state === "in" && e.reason !== "ejected" && e.reason !== "trial";
+
 // waiting says how many clients of a service wait, and until when if it has lost its last endpoint.
 export function waiting(service) {
   if (!service.waiting && !service.empty_until) return "";

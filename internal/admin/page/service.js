@@ -1,7 +1,7 @@
 // A Service is one row of the list: what is known of a service, and what is drawn of it.
 import { Spark, span } from "./chart.js";
 import { Details } from "./details.js";
-import { count, latency, now, size, waiting, words } from "./format.js";
+import { count, isGood, latency, now, size, waiting, words } from "./format.js";
 import { make, put } from "./dom.js";
 import { choose, view } from "./view.js";
 
@@ -70,6 +70,7 @@ export class Service {
     this.data = data;
     this.text = undefined;
     this.in = data.endpoints.reduce((n, e) => n + (e.state === "in"), 0);
+    this.good = data.endpoints.filter(isGood).length;
     this.active = data.counters.connections_active + data.counters.sessions_active;
     if (this.visible) this.draw();
   }
@@ -163,19 +164,20 @@ export class Service {
   // drawEnds shows a dot for each endpoint, or a bar if there are many.
   drawEnds() {
     const all = this.data.endpoints.length, out = all - this.in;
-    const look = `${this.in}/${out}`;
+    const look = `${this.good}/${this.in}/${out}`;
     if (this.look === look) return;
     this.look = look;
     const parts = [];
     if (all > mostDots) {
       const good = make("span");
-      good.style.width = 100 * this.in / all + "%";
+      good.style.width = 100 * this.good / all + "%";
       parts.push(make("span", { class: "share", "aria-hidden": "true" }, good));
     } else {
-      for (let i = 0; i < all; i++) parts.push(make("span", { class: i < this.in ? "dot" : "dot out" }));
+      for (let i = 0; i < all; i++) parts.push(make("span", { class: i < this.good ? "dot" : "dot out" }));
     }
-    const none = this.in === 0;
-    parts.push(make("span", none ? { class: "bad" } : {}, none ? (out ? `none in, ${out} out` : "no endpoints") : `${this.in} in` + (out ? `, ${out} out` : "")));
+    const none = this.in === 0, ejected = this.in - this.good;
+    const text = none ? (out ? `none in, ${out} out` : "no endpoints") : `${this.in} in` + (ejected ? ` (${ejected} ejected)` : "") + (out ? `, ${out} out` : "");
+    parts.push(make("span", none ? { class: "bad" } : {}, text));
     this.ends.replaceChildren(...parts);
   }
 
