@@ -134,8 +134,8 @@ service "web" {
 
   # How many failures in a row eject an instance, whatever Consul says. An instance fails if it does not answer in time,
   # or resets connections before it has sent anything. A refused connection ejects at once. After 1s, one connection
-  # tries the instance; the pause doubles up to 1m. All services with an instance at the same address share the
-  # ejection. "never": this service ejects no instance.
+  # tries the instance; the pause doubles up to 1m. All services of the same protocol with an instance at the same
+  # address share the ejection. "never": this service ejects no instance.
   max_fails = 2
 
   # If ejections leave fewer instances than this share, Lictor ignores them and uses every instance, because the fault

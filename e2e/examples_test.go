@@ -174,6 +174,31 @@ func TestExampleDNS(t *testing.T) {
 	}
 }
 
+// The check of dns.hcl finds a name server that does not answer, so that no query of a client has to.
+func TestExampleDNSChecksServers(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
+	c := startConsul(t, testconsul.Options{})
+	const name = "lictor.example"
+	good := testdns.Listen(t, func(string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.7")} })
+	silent := testdns.Listen(t, func(string) []netip.Addr { return nil })
+	c.register(t, "dns", "good", good.Addr())
+	c.register(t, "dns", "silent", silent.Addr())
+	l := runLictor(t, readExample(t, c, "dns.hcl"))
+	l.awaitAnswer(t, "explain dns-udp", 0, "1 of 2 known endpoints", "silent is ejected")
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", l.addr(t, "dns-udp").String())
+	}}
+	for range 10 {
+		_, err := resolver.LookupNetIP(t.Context(), "ip4", name+".")
+		must(t, err)
+	}
+	if n := silent.Asked(name); n != 0 {
+		t.Errorf("the server that does not answer has %d queries of clients", n)
+	}
+}
+
 // A collector is a syslog server. It keeps what it receives.
 type collector struct {
 	addr     netip.AddrPort
