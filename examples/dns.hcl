@@ -2,7 +2,7 @@
 #
 # Change: the name in Consul, and the address if another program of this host uses port 53.
 # Try:    consul services register -name dns -address 127.0.0.1 -port 8600
-#         lictor run -config dns.hcl
+#         lictor run -config dns.hcl # until Ctrl-C; the next lines are for another terminal
 #         dig @127.0.0.1 consul.service.consul
 #         dig @127.0.0.1 +tcp consul.service.consul
 # Use:    write "nameserver 127.0.0.1" into /etc/resolv.conf.

@@ -2,9 +2,15 @@
 # A collector must serve both at its registered port.
 #
 # Change: the name in Consul, and the port if another program of this host uses port 514.
-# Try:    lictor run -config syslog.hcl
+# Try:    socat -u UDP-RECV:5140,bind=127.0.0.1 STDOUT &
+#         socat -u TCP-LISTEN:5140,bind=127.0.0.1,fork STDOUT &
+#         consul services register -name syslog -address 127.0.0.1 -port 5140
+#         lictor run -config syslog.hcl # until Ctrl-C; the next lines are for another terminal
 #         logger --server 127.0.0.1 --port 514 --udp hello
 #         logger --server 127.0.0.1 --port 514 --tcp hello
+#
+# The two programs of socat are a collector that prints what it receives. logger reports no error if no collector is
+# registered: then "lictor status" shows that the services have no endpoints.
 #
 # Collectors see the address of Lictor's host, so let them take the sender from the message. Syslog has no
 # acknowledgements: the messages that a collector has received when it dies are lost, with or without Lictor.
