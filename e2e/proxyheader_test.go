@@ -110,9 +110,10 @@ func TestTheClientIsKnownBehindTwoProxies(t *testing.T) {
 	refusedFrom(t, clients[0].String(), outer.addr(t, "one"))
 	inner.awaitMetrics(t, `lictor_clients_refused_total{reason="per_client",service="one"} 1`)
 
-	before := inner.connections(t, "hash")
+	checks := func() int { return inner.metric(t, `lictor_connections_total{service="hash"}`) }
+	before := checks()
 	eventually(t, "10 more checks", func() error {
-		if n := inner.connections(t, "hash") - before; n < 10 {
+		if n := checks() - before; n < 10 {
 			return fmt.Errorf("there were %d", n)
 		}
 		return nil
@@ -252,10 +253,10 @@ func TestBadPROXYHeaders(t *testing.T) {
 	headed(t, web, "PROXY UNKNOWN\r\n").mustGreet(t, "a")
 }
 
-// connections returns how many TCP connections of a service there have been.
-func (l *lictor) connections(t *testing.T, service string) (n int) {
+// metric returns the value of a series, which is a whole number.
+func (l *lictor) metric(t *testing.T, series string) (n int) {
 	t.Helper()
-	_, rest, _ := strings.Cut(l.metrics(t), fmt.Sprintf("lictor_connections_total{service=%q} ", service))
+	_, rest, _ := strings.Cut(l.metrics(t), "\n"+series+" ")
 	_, err := fmt.Sscan(rest, &n)
 	must(t, err)
 	return n
