@@ -39,6 +39,10 @@ var (
 		TestTCPClientIsResetWhenNobodyServes, TestTCPEarlyAnswerIsDelivered,
 	}
 	clientTests = []func(*testing.T){TestTCPRotates, TestTCPDeadEndpointIsNotNoticedByClients}
+	headerTests = []func(*testing.T){
+		TestAcceptProxyTrustsOnlyFrom, TestAcceptProxyAndRulesOnClients, TestSendProxyAgainToTheNextEndpoint,
+		TestProxyHeadersArePassedOn, TestCutWhileTheHeaderIsMissing,
+	}
 
 	datagramTests = []func(*testing.T){
 		TestUDPEachClientHasASession, TestUDPDatagramsArriveWhole, TestUDPLosesNothingThatHasRoom,
@@ -68,8 +72,8 @@ func TestCallsDeniedForGood(t *testing.T) {
 		{[]sys.Call{sys.CallRoom}, later, [][]func(*testing.T){bulkTests}},
 		{[]sys.Call{sys.CallWritable}, start, [][]func(*testing.T){bulkTests, {TestTCPStalledDestinationsHoldNoPipes}}},
 		{[]sys.Call{sys.CallUnsent}, later, [][]func(*testing.T){endTests}},
-		{[]sys.Call{sys.CallLinger}, later, [][]func(*testing.T){endTests}},
-		{[]sys.Call{sys.CallAccept}, later, [][]func(*testing.T){clientTests}},
+		{[]sys.Call{sys.CallLinger}, later, [][]func(*testing.T){endTests, headerTests}},
+		{[]sys.Call{sys.CallAccept}, later, [][]func(*testing.T){clientTests, headerTests}},
 		{[]sys.Call{sys.CallExclusive}, []int64{0, 2}, [][]func(*testing.T){clientTests}}, // each loop makes one call
 		{[]sys.Call{sys.CallRecvmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests}},
 		{[]sys.Call{sys.CallRecvmmsg, sys.CallRecvmsg}, start, [][]func(*testing.T){datagramTests}},
