@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 
@@ -17,6 +18,13 @@ import (
 // Inside.
 func AddInterfaces(t testing.TB, name, other string) {
 	t.Helper()
+	if err := addInterfaces(name, other, nil); err != nil {
+		testproc.Cannot(t, "interfaces cannot be made", err)
+	}
+}
+
+// addInterfaces is AddInterfaces. The other interface is in the namespace ns, or in the caller's if ns is nil.
+func addInterfaces(name, other string, ns *os.File) error {
 	const peer = 1 // VETH_INFO_PEER
 	e, info := netlink.NewAttributeEncoder(), make([]byte, unix.SizeofIfInfomsg)
 	e.String(unix.IFLA_IFNAME, name)
@@ -26,6 +34,9 @@ func AddInterfaces(t testing.TB, name, other string) {
 			e.Do(peer, func() ([]byte, error) {
 				named := netlink.NewAttributeEncoder()
 				named.String(unix.IFLA_IFNAME, other)
+				if ns != nil {
+					named.Uint32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))
+				}
 				b, err := named.Encode()
 				return append(slices.Clone(info), b...), err
 			})
@@ -33,9 +44,7 @@ func AddInterfaces(t testing.TB, name, other string) {
 		})
 		return nil
 	})
-	if err := ask(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, info, e); err != nil {
-		testproc.Cannot(t, "interfaces cannot be made", err)
-	}
+	return ask(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, info, e)
 }
 
 // AddAddress adds an address with its network to an interface.
@@ -60,15 +69,18 @@ func address(kind netlink.HeaderType, flags netlink.HeaderFlags, name string, ad
 	if err != nil {
 		return err
 	}
-	family := byte(unix.AF_INET6)
-	if addr.Addr().Is4() {
-		family = unix.AF_INET
-	}
 	e := netlink.NewAttributeEncoder()
 	e.Bytes(unix.IFA_LOCAL, addr.Addr().AsSlice())
 	e.Bytes(unix.IFA_ADDRESS, addr.Addr().AsSlice())
-	request := []byte{family, byte(addr.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE}
+	request := []byte{familyOf(addr.Addr()), byte(addr.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE}
 	return ask(kind, flags, binary.NativeEndian.AppendUint32(request, uint32(i.Index)), e)
+}
+
+func familyOf(addr netip.Addr) byte {
+	if addr.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
 // ask sends a request to the kernel and waits for the result.

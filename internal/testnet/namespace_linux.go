@@ -23,7 +23,7 @@ const variable = "LICTOR_TEST_IN_NAMESPACE"
 func Inside(t *testing.T, env ...string) bool {
 	t.Helper()
 	if os.Getenv(variable) == t.Name() {
-		if err := loopbackUp(); err != nil {
+		if err := bringUp("lo"); err != nil {
 			t.Fatal(err)
 		}
 		return true
@@ -53,17 +53,17 @@ func Inside(t *testing.T, env ...string) bool {
 	return false
 }
 
-// loopbackUp brings up the loopback interface of a new namespace.
-func loopbackUp() error {
+// bringUp brings up an interface of the calling thread's namespace.
+func bringUp(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	lo, err := unix.NewIfreq("lo")
+	r, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
 }
