@@ -80,9 +80,10 @@ func TestSomeAddressesOfANameAreBarred(t *testing.T) {
 	m := &lb.Member{Endpoint: byName(80)}
 	one, two := netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	s := &service{}
-	s.spec.Store(&Service{Name: "s"})
+	spec, src := &Service{Name: "s"}, netip.Addr{}
+	s.spec.Store(spec)
 	all := func() []netip.Addr { return []netip.Addr{one, two} }
-	if got, err := s.admitted(m, all()); err != nil || !slices.Equal(got, all()) {
+	if got, err := s.admitted(spec, m, src, all()); err != nil || !slices.Equal(got, all()) {
 		t.Errorf("without admit: got %v, %v", got, err)
 	}
 	var bar []netip.AddrPort
@@ -96,11 +97,11 @@ func TestSomeAddressesOfANameAreBarred(t *testing.T) {
 		return nil
 	}
 	bar = append(bar, netip.MustParseAddrPort("192.0.2.1:80"))
-	if got, err := s.admitted(m, all()); err != nil || !slices.Equal(got, []netip.Addr{two}) {
+	if got, err := s.admitted(spec, m, src, all()); err != nil || !slices.Equal(got, []netip.Addr{two}) {
 		t.Errorf("one is barred: got %v, %v", got, err)
 	}
 	bar = append(bar, netip.MustParseAddrPort("[2001:db8::1]:80"))
-	got, err := s.admitted(m, all())
+	got, err := s.admitted(spec, m, src, all())
 	if len(got) > 0 || !errors.Is(err, errBarred) || err.Error() != "dial tcp localhost:80: barred by the test" {
 		t.Errorf("both are barred: got %v, %v", got, err)
 	}

@@ -163,11 +163,18 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 // dialEndpoint connects to an endpoint within the service's connect timeout. If the endpoint has a host name, the
 // timeout covers all its addresses together. The lookup of the name has as much time again.
 func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (streamConn, error) {
-	admit := func(addrs []netip.Addr) ([]netip.Addr, error) { return d.service.admitted(e, addrs) }
-	c, err := d.resolver.Dial(ctx, &net.Dialer{KeepAliveConfig: keepAlive}, lb.TCP, e.Endpoint,
-		d.service.spec.Load().connectTimeout(), admit)
+	spec := d.service.spec.Load()
+	if e.Host == "" {
+		if err := spec.unfit(e, d.src.Addr(), e.Addr.Addr()); err != nil {
+			return nil, err
+		}
+	}
+	admit := func(addrs []netip.Addr) ([]netip.Addr, error) {
+		return d.service.admitted(spec, e, d.src.Addr(), addrs)
+	}
+	c, err := d.resolver.Dial(ctx, spec.tcpDialer(d.src.Addr()), lb.TCP, e.Endpoint, spec.connectTimeout(), admit)
 	if err != nil {
-		return nil, err
+		return nil, spec.dialError(err)
 	}
 	s := c.(streamConn)
 	urgentInline(s)

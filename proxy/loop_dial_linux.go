@@ -55,11 +55,16 @@ func (p *loopPair) reach(m *lb.Member) bool {
 		p.resolve()
 		return true
 	}
-	errno := p.connectTo(m.At(), p.s.spec.Load().connectTimeout())
-	if errno == 0 {
-		return true
+	spec := p.s.spec.Load()
+	err := spec.unfit(m, p.src.Addr(), m.Addr.Addr())
+	if err == nil {
+		errno := p.connectTo(m.At(), spec.connectTimeout())
+		if errno == 0 {
+			return true
+		}
+		err = p.dialError(errno)
 	}
-	p.missed(p.dialError(errno))
+	p.missed(err)
 	return false
 }
 
@@ -113,7 +118,7 @@ func (p *loopPair) deserted() error {
 
 // connectTo starts to connect to addr. Epoll or the timer reports the result.
 func (p *loopPair) connectTo(addr lb.Addr, timeout time.Duration) syscall.Errno {
-	fd, err := startConnect(addr)
+	fd, err := startConnect(p.s.spec.Load().source(p.src.Addr()), addr)
 	if err != 0 {
 		return err
 	}
@@ -130,12 +135,12 @@ func (p *loopPair) connectTo(addr lb.Addr, timeout time.Duration) syscall.Errno 
 }
 
 // startConnect starts to connect a socket to addr, and sets the options that a relay needs.
-func startConnect(addr lb.Addr) (int32, syscall.Errno) {
+func startConnect(from netip.Addr, addr lb.Addr) (int32, syscall.Errno) {
 	if addr.Path != "" {
 		return sys.StartConnectUnix(addr.Path)
 	}
 	at := addr.AddrPort
-	fd, err := sys.StartConnect(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), unix.SOCK_STREAM)
+	fd, err := sys.StartConnect(from, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), unix.SOCK_STREAM)
 	if err != 0 && err != unix.EINPROGRESS {
 		return -1, err
 	}

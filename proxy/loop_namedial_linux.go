@@ -56,7 +56,7 @@ func (p *loopPair) lookUp() {
 func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 	d := &p.dial.name
 	if err == nil {
-		addrs, err = p.s.admitted(p.endpoint, addrs)
+		addrs, err = p.s.admitted(p.s.spec.Load(), p.endpoint, p.src.Addr(), addrs)
 	}
 	if err != nil && !d.last { // after a second lookup, the error of the dials is reported instead
 		p.missed(err)

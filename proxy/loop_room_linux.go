@@ -312,7 +312,7 @@ func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err s
 		if !o.freePort(x, x.s.share) {
 			break
 		}
-		fd, err = sys.StartConnect(addr, unix.SOCK_DGRAM)
+		fd, err = sys.StartConnect(netip.Addr{}, addr, unix.SOCK_DGRAM)
 	}
 	return fd, err
 }
@@ -340,7 +340,7 @@ func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
 	o.loop.post(func() {
 		fd, err := int32(-1), unix.EAGAIN
 		if o.freePort(x, to) && own { // without a descriptor of its own, x needs a shared socket
-			fd, err = sys.StartConnect(addr, unix.SOCK_DGRAM)
+			fd, err = sys.StartConnect(netip.Addr{}, addr, unix.SOCK_DGRAM)
 		}
 		l.post(func() {
 			switch {

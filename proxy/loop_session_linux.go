@@ -24,13 +24,13 @@ import (
 //
 // A session has its own socket, connected to the endpoint. Therefore all datagrams that arrive at the session's socket
 // belong to this client, and the kernel reports when the endpoint refuses datagrams (ICMP port unreachable). A one-way
-// session, which expects no answers, uses a sharedSocket instead.
+// session, which expects no answers, uses a sharedSocket instead, unless the service is transparent.
 type loopSession struct {
 	timer      wheel.Timer
 	shard      *udpShard
 	s          *service
 	endpoint   *lb.Member
-	holding    *holding     // counts the session's descriptor; nil for a one-way session
+	holding    *holding     // counts the session's descriptor; nil if it uses a sharedSocket
 	prev, next *loopSession // neighbours in the shard's ring
 
 	key        batch.Key
@@ -39,7 +39,7 @@ type loopSession struct {
 	cleared    clearance
 	began      time.Duration // when the session began, by the loop's clock
 	used       time.Duration // when a datagram last moved in either direction
-	shared     *sharedSocket // the socket of a one-way session; otherwise nil
+	shared     *sharedSocket // the socket of a session that shares one; otherwise nil
 	lookup     *lookup       // state of the lookup while resolving; otherwise nil
 	named      namedUse      // address in use, if the endpoint has a host name
 

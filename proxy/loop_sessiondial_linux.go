@@ -20,11 +20,15 @@ type lookup struct {
 
 // connect opens the socket to the endpoint, or first resolves the endpoint's host name if it has one.
 func (x *loopSession) connect() error {
+	spec := x.s.spec.Load()
 	if x.endpoint.Host == "" {
+		if err := spec.unfit(x.endpoint, x.client(), x.endpoint.Addr.Addr()); err != nil {
+			return err
+		}
 		return x.connectTo(x.endpoint.Addr)
 	}
 	if out := x.shard.sharedSockets[x.endpoint]; out != nil && x.holding == nil && !out.named.isOver() {
-		err := x.s.barred(x.endpoint, out.addr)
+		err := x.s.barred(spec, x.endpoint, x.client(), out.addr)
 		if err == nil {
 			x.named = out.named
 			return x.connectTo(out.addr)
@@ -40,7 +44,7 @@ func (x *loopSession) connect() error {
 
 // connectToAny opens the socket to the first address of the endpoint's host name for which that works.
 func (x *loopSession) connectToAny(addrs []netip.Addr) error {
-	addrs, err := x.s.admitted(x.endpoint, addrs)
+	addrs, err := x.s.admitted(x.s.spec.Load(), x.endpoint, x.client(), addrs)
 	r := x.shard.socket.engine.resolver
 	for _, a := range r.Order(lb.UDP, x.endpoint.Endpoint, addrs) {
 		at := netip.AddrPortFrom(a, x.endpoint.Addr.Port())
@@ -51,6 +55,9 @@ func (x *loopSession) connectToAny(addrs []netip.Addr) error {
 	}
 	return err
 }
+
+// client returns the client's address.
+func (x *loopSession) client() netip.Addr { return clientOf(&x.clientName).Addr() }
 
 func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
@@ -68,8 +75,9 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 		x.shared, x.fd, x.state = out, out.fd, live
 		return nil
 	}
-	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
-	if err == unix.EAGAIN { // all ports to that address are in use, see connect(2)
+	from := x.s.spec.Load().source(x.client())
+	fd, err := sys.StartConnect(from, addr, unix.SOCK_DGRAM)
+	if err == unix.EAGAIN && !from.IsValid() { // all ports to that address are in use, see connect(2)
 		fd, err = h.portFor(x, addr)
 	}
 	if err != 0 {

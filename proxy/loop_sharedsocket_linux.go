@@ -41,7 +41,7 @@ func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedS
 	if !h.takeOne(s.share) {
 		return nil, unix.EMFILE
 	}
-	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
+	fd, err := sys.StartConnect(netip.Addr{}, addr, unix.SOCK_DGRAM)
 	if err == unix.EAGAIN { // all ports to that address are in use, see connect(2)
 		fd, err = h.portFor(x, addr)
 	}

@@ -171,7 +171,7 @@ func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, trie
 	var q *holding
 	counted, ok := s.beginSession(clientOf(&in.Names[i]), in.Hops[i], tried, sessionOpener{
 		takeRoom: func() bool {
-			if s.spec.Load().isOneWay() { // a one-way session has no descriptor of its own; its shared socket has one
+			if s.spec.Load().sharesSockets() { // such a session has no descriptor of its own; its shared socket has one
 				h.makeRoomOneWay(s)
 				return true
 			}

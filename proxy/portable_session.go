@@ -70,7 +70,11 @@ func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session
 // and replies opens the socket.
 func (x *session) connect() error {
 	if x.endpoint.Host == "" {
-		return x.open(x.endpoint.Addr)
+		spec := x.service.spec.Load()
+		if err := spec.unfit(x.endpoint, x.key.client.Addr(), x.endpoint.Addr.Addr()); err != nil {
+			return err
+		}
+		return x.open(spec, x.endpoint.Addr)
 	}
 	if addrs, ok := x.socket.engine.resolver.Known(x.endpoint.Host); ok {
 		return x.openAny(addrs)
@@ -80,13 +84,14 @@ func (x *session) connect() error {
 
 // openAny opens the socket to the first possible address of the endpoint's host name.
 func (x *session) openAny(addrs []netip.Addr) error {
-	addrs, err := x.service.admitted(x.endpoint, addrs)
+	spec := x.service.spec.Load()
+	addrs, err := x.service.admitted(spec, x.endpoint, x.key.client.Addr(), addrs)
 	r := x.socket.engine.resolver
 	for _, a := range r.Order(lb.UDP, x.endpoint.Endpoint, addrs) {
 		at := netip.AddrPortFrom(a, x.endpoint.Addr.Port())
 		use := useNamed(r, at)
 		x.named.Store(&use)
-		if err = x.open(at); err == nil {
+		if err = x.open(spec, at); err == nil {
 			break
 		}
 	}
@@ -107,8 +112,8 @@ func (x *session) namedUse() namedUse {
 	return namedUse{}
 }
 
-func (x *session) open(addr netip.AddrPort) error {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+func (x *session) open(spec *Service, addr netip.AddrPort) error {
+	c, err := spec.dialUDP(x.key.client.Addr(), addr)
 	if err != nil {
 		return err
 	}

@@ -244,7 +244,7 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 			x = newSession(u, s, key, m)
 			x.hops = max(hops, 1) - 1
 			err := x.connect()
-			for n := 0; n < maxDials && outOfPorts(err) && u.freePort(s); n++ {
+			for n := 0; n < maxDials && outOfPorts(err) && !s.spec.Load().Transparent && u.freePort(s); n++ {
 				err = x.connect()
 			}
 			return err

@@ -178,6 +178,9 @@ func (p *Proxier) Apply(services []Service) error {
 			wanted[keyOf(spec, addr)] = s
 		}
 	}
+	if err := mayBeTransparent(services); err != nil {
+		return err
+	}
 	opened, err := p.openLocked(wanted)
 	if err != nil {
 		return err

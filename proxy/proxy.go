@@ -115,6 +115,13 @@ type Service struct {
 	// SendProxy is the version of the PROXY header that TCP endpoints get in front of the client's bytes.
 	SendProxy proxyproto.Version
 
+	// Transparent makes the address of each connection and UDP session to an endpoint that of the client, with another
+	// port. The network must route the answers to this host, and this host must deliver them to local sockets.
+	// Transparent works on Linux only, and Apply fails if the process has neither CAP_NET_ADMIN nor CAP_NET_RAW. A
+	// client and its endpoint must have addresses of one family; other endpoints are passed over without being marked
+	// as failed. A change applies to new connections and sessions.
+	Transparent bool
+
 	// MaxSessions limits the UDP sessions of each listener. At the limit, a new session ends the one that has been idle
 	// longest. A MaxSessions of zero means 65,536. A lack of descriptors may limit sessions further.
 	MaxSessions int
@@ -123,7 +130,7 @@ type Service struct {
 	// soon as all its answers have come; 1 suits DNS. A Responses of zero means that the number is unknown, so
 	// IdleTimeout ends sessions. A negative Responses means that no answers are expected, and datagrams from the
 	// endpoint are discarded. The event loops then use one socket for each endpoint, which all sessions of a listener
-	// share.
+	// share; with Transparent, each session has its own.
 	Responses int
 
 	// Requests is how many datagrams of a client go to one endpoint before another endpoint is picked. The earlier
@@ -137,7 +144,7 @@ func (s *Service) equal(o *Service) bool {
 		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
 		s.MaxPerClient == o.MaxPerClient && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&
-		s.AcceptProxy.equal(o.AcceptProxy) && s.SendProxy == o.SendProxy &&
+		s.AcceptProxy.equal(o.AcceptProxy) && s.SendProxy == o.SendProxy && s.Transparent == o.Transparent &&
 		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge &&
 		s.MaxAgeGrace == o.MaxAgeGrace
 }

@@ -81,6 +81,9 @@ func (s *service) dialFailed(m *lb.Member, err error) {
 		message += "; if all local ports are in use, raise net.ipv4.ip_local_port_range, " +
 			"or set net.ipv4.tcp_tw_reuse=1"
 	}
+	if !local && s.spec.Load().Transparent {
+		message += "; the service is transparent, so its answers must come back to this host: see lictor validate -live"
+	}
 	s.troubles.warn(s.log, message, "endpoint", m.Address(), "error", err)
 }
 

@@ -60,6 +60,9 @@ func (s *Service) isAnswered(requests, answers int64) bool {
 // isOneWay reports whether no answers are expected. A one-way session ends when all its requests are sent.
 func (s *Service) isOneWay() bool { return s.Responses < 0 }
 
+// sharesSockets reports whether sessions of several clients may use one socket.
+func (s *Service) sharesSockets() bool { return s.isOneWay() && !s.Transparent }
+
 // adopts reports whether a listener with the given number of sessions may take one more from another process. One-way
 // sessions are not adopted, because a new session serves the client as well.
 func (s *Service) adopts(sessions int64) bool {

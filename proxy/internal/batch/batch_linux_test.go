@@ -55,7 +55,7 @@ func listen(t *testing.T, addr netip.Addr) (int32, netip.AddrPort) {
 // dial returns a UDP socket that is connected to addr.
 func dial(t *testing.T, addr netip.AddrPort) int32 {
 	t.Helper()
-	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
+	fd, err := sys.StartConnect(netip.Addr{}, addr, unix.SOCK_DGRAM)
 	if err != 0 {
 		unusable(t, addr.Addr(), err)
 	}

@@ -39,7 +39,7 @@ func udpSocket(t *testing.T, addr string) (int32, netip.AddrPort) {
 // udpClient returns a socket that is connected to addr.
 func udpClient(t *testing.T, addr netip.AddrPort) int32 {
 	t.Helper()
-	fd, err := StartConnect(addr, unix.SOCK_DGRAM)
+	fd, err := StartConnect(netip.Addr{}, addr, unix.SOCK_DGRAM)
 	if err != 0 {
 		t.Fatal(err)
 	}

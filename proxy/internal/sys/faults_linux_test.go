@@ -169,7 +169,7 @@ func TestFailDials(t *testing.T) {
 	FailDials(100)
 	defer FailDials(0)
 	for dials := int64(1); dials <= 20; dials++ {
-		fd, err := StartConnect(at, unix.SOCK_STREAM)
+		fd, err := StartConnect(netip.Addr{}, at, unix.SOCK_STREAM)
 		if err == unix.EINPROGRESS {
 			if first := SocketError(fd); !wasDoomed(fd, first) {
 				t.Errorf("got %v, want one error and then none", first)

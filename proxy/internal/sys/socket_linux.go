@@ -134,10 +134,12 @@ func Family(addr netip.Addr) int {
 }
 
 // StartConnect starts to connect a new socket of the given type to addr. EINPROGRESS means that connecting continues.
-func StartConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
+// If from is valid, the socket has that address, which may be one of another host, and a port that the kernel chooses.
+// An address that does not fit addr or the socket is the error EADDRNOTAVAIL.
+func StartConnect(from netip.Addr, addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	var sa unix.RawSockaddrInet6
 	size := PutAddr(&sa, addr)
-	return startConnect(Family(addr.Addr()), kind, unsafe.Pointer(&sa), size)
+	return startConnect(from, Family(addr.Addr()), kind, unsafe.Pointer(&sa), size)
 }
 
 // StartConnectUnix connects a new stream socket to the Unix socket at path. Such a connect never continues. EAGAIN
@@ -149,14 +151,20 @@ func StartConnectUnix(path string) (int32, syscall.Errno) {
 	}
 	sa.Family = unix.AF_UNIX
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&sa.Path)), len(sa.Path)), path)
-	return startConnect(unix.AF_UNIX, unix.SOCK_STREAM, unsafe.Pointer(&sa), unsafe.Sizeof(sa))
+	return startConnect(netip.Addr{}, unix.AF_UNIX, unix.SOCK_STREAM, unsafe.Pointer(&sa), unsafe.Sizeof(sa))
 }
 
-func startConnect(family, kind int, sa unsafe.Pointer, size uintptr) (int32, syscall.Errno) {
+func startConnect(from netip.Addr, family, kind int, sa unsafe.Pointer, size uintptr) (int32, syscall.Errno) {
 	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family),
 		uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
 	if err != 0 {
 		return -1, err
+	}
+	if from.IsValid() {
+		if err := bindTransparent(int32(fd), family, from); err != 0 {
+			Close(int32(fd))
+			return -1, err
+		}
 	}
 	_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(sa), size)
 	switch err = faultConnect(int32(fd), err); err {
@@ -165,6 +173,10 @@ func startConnect(family, kind int, sa unsafe.Pointer, size uintptr) (int32, sys
 	case unix.EINTR:
 		// Connecting continues after EINTR; connect must not be called again, see connect(2).
 		return int32(fd), unix.EINPROGRESS
+	case unix.EINVAL:
+		if from.IsValid() { // there is no route to addr for packets from this address
+			err = unix.EADDRNOTAVAIL
+		}
 	}
 	Close(int32(fd))
 	return -1, err

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 
@@ -115,7 +116,7 @@ func TestReadableAndWritable(t *testing.T) {
 	}
 	at := server.LocalAddr().(*net.UDPAddr).AddrPort()
 	server.Close()
-	refused, errno := StartConnect(at, unix.SOCK_DGRAM)
+	refused, errno := StartConnect(netip.Addr{}, at, unix.SOCK_DGRAM)
 	if errno != 0 {
 		t.Fatal(errno)
 	}
@@ -288,7 +289,7 @@ func TestSocketErrorOfARefusedDial(t *testing.T) {
 	}
 	addr := l.Addr().(*net.TCPAddr).AddrPort()
 	l.Close()
-	fd, errno := StartConnect(addr, unix.SOCK_STREAM)
+	fd, errno := StartConnect(netip.Addr{}, addr, unix.SOCK_STREAM)
 	if errno == unix.EINPROGRESS {
 		testproc.Await(t, "the refusal", func() bool { errno = SocketError(fd); return errno != 0 })
 		Close(fd)

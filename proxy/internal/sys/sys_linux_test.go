@@ -46,7 +46,7 @@ func openPair(t *testing.T, addr string, d *Denials) (dialed, accepted int32) {
 		unusable(t, netip.MustParseAddrPort(addr).Addr(), err)
 	}
 	defer l.Close()
-	dialed, errno := StartConnect(l.Addr().(*net.TCPAddr).AddrPort(), unix.SOCK_STREAM)
+	dialed, errno := StartConnect(netip.Addr{}, l.Addr().(*net.TCPAddr).AddrPort(), unix.SOCK_STREAM)
 	if errno != 0 && errno != unix.EINPROGRESS {
 		t.Fatal(errno)
 	}
