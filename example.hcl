@@ -163,6 +163,9 @@ service "web" {
   #   timeout = "3s"
   # }
 
+  # Connect to each instance from the client's address. Linux only; docs/operations.md says how to set up the host.
+  # transparent = true
+
   # If every instance is at its limit, this many connections wait in a queue, each for this time at most. Clients take
   # turns, and one client alone may have four fifths of the queue. queue_timeout = "0s": none waits. TCP only.
   max_queue     = 1024

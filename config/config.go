@@ -175,6 +175,9 @@ type Service struct {
 	AcceptProxy *AcceptProxy // nil: clients send no PROXY header
 	SendProxy   ProxyVersion `zero:""` // TCP
 
+	// Transparent makes connections to endpoints come from the client's address.
+	Transparent bool
+
 	// ConnectTimeout is the deadline for an endpoint to accept a TCP connection. It applies anew to each endpoint that
 	// is tried.
 	ConnectTimeout time.Duration

@@ -143,6 +143,7 @@ service "a" {
   allow              = ["10.0.0.0/8", "::1", "::ffff:192.168.0.0/112", "::ffff:192.0.2.7", "192.0.2.7"]
   deny               = ["10.0.0.1"]
   send_proxy         = "v1"
+  transparent        = true
   accept_proxy { from = ["10.0.0.7"] }
   connect_timeout    = "250ms"
   idle_timeout       = "never"
@@ -182,7 +183,7 @@ service "a" {
 		Services: []Service{{
 			Name: "a", Listen: addrs("[::]:9000"),
 			Allow: prefixes("10.0.0.0/8", "::1/128", "192.168.0.0/16", "192.0.2.7/32", "192.0.2.7/32"),
-			Deny:  prefixes("10.0.0.1/32"), SendProxy: ProxyV1,
+			Deny:  prefixes("10.0.0.1/32"), SendProxy: ProxyV1, Transparent: true,
 			AcceptProxy:    &AcceptProxy{From: prefixes("10.0.0.7/32"), Timeout: 3 * time.Second},
 			ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
 			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off,

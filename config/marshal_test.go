@@ -49,6 +49,7 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 			allow  = ["10.0.0.0/8", "::1"]
 			deny   = ["10.0.0.7"]
 			send_proxy = "v2"
+			transparent = true
 			accept_proxy {
 				from    = ["10.0.0.0/8"]
 				timeout = "1s"

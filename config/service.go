@@ -73,6 +73,7 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	b.balancing(&s)
 	s.Check = b.check(s.Protocol)
 	b.proxyProtocol(&s)
+	s.Transparent = b.boolean("transparent", false)
 	s.Listen = b.listen(s)
 	l.endpoints(b, &s)
 	b.stays(&s)
