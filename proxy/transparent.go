@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -14,25 +15,28 @@ import (
 
 // This file decides for both engines from which address an endpoint is dialled, see Service.Transparent.
 
-// mayBeTransparent returns why this process cannot serve services that are transparent, or nil.
+// TryTransparent returns why this process cannot serve services that are transparent, or nil if it can. The error wraps
+// errors.ErrUnsupported on other systems than Linux, and EPERM without CAP_NET_RAW and CAP_NET_ADMIN.
+func TryTransparent() error {
+	err := sys.TryTransparent()
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return fmt.Errorf("%w: only Linux can use the addresses of clients; remove transparent, or use send_proxy", err)
+	case errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("%w: lictor may not use the addresses of clients; give it CAP_NET_RAW or CAP_NET_ADMIN, in "+
+			"systemd with AmbientCapabilities= and CapabilityBoundingSet=, or remove transparent", err)
+	}
+	return err
+}
+
+// mayBeTransparent returns an error if one of the services is transparent and this process cannot serve it.
 func mayBeTransparent(services []Service) error {
-	for i := range services {
-		if !services[i].Transparent {
-			continue
-		}
-		err := sys.TryTransparent()
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, errors.ErrUnsupported):
-			return fmt.Errorf("service %q: transparent works only on Linux; remove it, or use send_proxy",
-				services[i].Name)
-		case errors.Is(err, syscall.EPERM):
-			err = fmt.Errorf("%w (give lictor CAP_NET_RAW or CAP_NET_ADMIN: in systemd with AmbientCapabilities= and "+
-				"CapabilityBoundingSet=; or remove transparent)", err)
-		}
-		return fmt.Errorf("service %q: transparent: this process cannot use the addresses of clients: %w",
-			services[i].Name, err)
+	i := slices.IndexFunc(services, func(s Service) bool { return s.Transparent })
+	if i < 0 {
+		return nil
+	}
+	if err := TryTransparent(); err != nil {
+		return fmt.Errorf("service %q: transparent: %w", services[i].Name, err)
 	}
 	return nil
 }

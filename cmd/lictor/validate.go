@@ -62,8 +62,9 @@ Options:
                       the access log and the addresses of this host.
   -live               Also show the instances that each service would use now,
                       and why other instances are left out. Check that the token
-                      may read them, and that the listen addresses can be used.
-                      Needs Consul. Nothing is served.
+                      may read them, that the listen addresses can be used, and
+                      that this host is set up for transparent services. Needs
+                      Consul. Nothing is served.
 ` + askOptions + `  -json               Print the result to stdout as JSON, in the format of
                       "terraform validate -json".
 

@@ -36,8 +36,8 @@ func (l Listener) covers(p config.Protocol, addr netip.AddrPort) bool {
 }
 
 // Look reports what a daemon with this configuration would find now. Look checks which instances each service would
-// use, whether Consul allows the queries, and whether the listen addresses are free. The addresses of own count as
-// free. Look serves nothing.
+// use, whether Consul allows the queries, whether the listen addresses are free, and whether this host is set up for
+// transparent services. The addresses of own count as free. Look serves nothing.
 func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight, problems hcl.Diagnostics) {
 	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
 	if err != nil {
@@ -49,6 +49,7 @@ func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight,
 		problems = append(append(problems, more...), taken(s, own)...)
 		all = append(all, seen...)
 	}
+	problems = append(problems, answersLost(cfg, all)...)
 	return all, append(problems, leadBack(ctx, cfg, all)...)
 }
 

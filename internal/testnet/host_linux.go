@@ -32,9 +32,7 @@ func AddHost(t testing.TB, name string, links ...Link) *Host {
 	if err := addInterfaces(name, "eth0", ns); err != nil {
 		testproc.Cannot(t, "interfaces cannot be made", err)
 	}
-	if err := bringUp(name); err != nil {
-		t.Fatal(err)
-	}
+	BringUp(t, name)
 	h.Do(func() {
 		for _, i := range []string{"lo", "eth0"} {
 			if err := bringUp(i); err != nil {

@@ -53,6 +53,14 @@ func Inside(t *testing.T, env ...string) bool {
 	return false
 }
 
+// BringUp brings up an interface.
+func BringUp(t testing.TB, name string) {
+	t.Helper()
+	if err := bringUp(name); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // bringUp brings up an interface of the calling thread's namespace.
 func bringUp(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

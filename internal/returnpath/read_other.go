@@ -1,0 +1,7 @@
+//go:build !linux
+
+package returnpath
+
+import "errors"
+
+func read(Family) (*host, error) { return nil, errors.ErrUnsupported }
