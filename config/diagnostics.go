@@ -17,7 +17,7 @@ import (
 )
 
 // Diagnostics are the problems of a configuration, together with the source files that they point to. In these sources,
-// and in the output of the Write methods, possible secrets are replaced by asterisks.
+// and in the output of the Write methods, possible secrets are replaced by asterisks and comments by blanks.
 type Diagnostics struct {
 	hcl.Diagnostics
 	files sources
@@ -199,7 +199,8 @@ type snippet struct {
 	from, to int // marked part of code, in bytes
 }
 
-// snippet returns the source line of r, cut to maxSnippet bytes. It returns nil if r is nil or in no known file.
+// snippet returns the source line of r without the comment at its end, cut to maxSnippet bytes. It returns nil if r is
+// nil or in no known file.
 func (s *sources) snippet(r *hcl.Range) *snippet {
 	if r == nil || s.files[r.Filename] == nil {
 		return nil
@@ -208,7 +209,7 @@ func (s *sources) snippet(r *hcl.Range) *snippet {
 	start := min(max(r.Start.Byte, 0), len(src.masked))
 	lineStart := bytes.LastIndexByte(src.masked[:start], '\n') + 1
 	line := src.masked[lineStart:]
-	line = bytes.TrimRight(line[:lineLength(line)], "\r\n")
+	line = bytes.TrimRight(line[:lineLength(line)], " \t\r\n") // a comment is blank
 	sn := &snippet{at: *r}
 	sn.from = min(start-lineStart, len(line))
 	sn.to = min(max(r.End.Byte-lineStart, sn.from), len(line))

@@ -8,8 +8,8 @@ import (
 
 // Diagnostics show source lines, and a source line may contain a secret: a valid one beside a mistake, or the mistake
 // itself. The masker therefore shows only text that cannot be a secret: names, signs, and the values of known arguments
-// that hold no secrets. Comments, values of unknown arguments and text that the masker does not understand become
-// asterisks.
+// that hold no secrets. Values of unknown arguments and text that the masker does not understand become asterisks, and
+// comments become blanks.
 //
 // The masker finds the ends of values in the raw text, because a file that does not parse is shown too. When the masker
 // is lost, it masks too much: it shows a value only directly after its argument's name, in the right block.
@@ -17,8 +17,8 @@ import (
 // A span is a part of a text, as byte offsets.
 type span struct{ from, to int }
 
-// mask returns a copy of src in which each byte that may be part of a secret is '*'. It also returns the masked parts,
-// without comments. Offsets, lines and columns stay the same.
+// mask returns a copy of src in which each byte that may be part of a secret is '*', and each byte of a comment is a
+// blank. It also returns the masked parts, without comments. Offsets and lines stay the same.
 func mask(src []byte) (masked []byte, secrets []span) {
 	m := &masker{src: src, out: bytes.Clone(src), blocks: []*shape{language()}}
 	m.pos = len(src) - len(bytes.TrimPrefix(src, []byte("\ufeff")))
@@ -51,19 +51,19 @@ func (m *masker) peek(n int) byte {
 // has reports whether text follows at the current position.
 func (m *masker) has(text string) bool { return bytes.HasPrefix(m.src[m.pos:], []byte(text)) }
 
-// hide masks a possible secret between two offsets and records it.
+// hide masks a possible secret between two offsets, except blanks and quotes, and records it.
 func (m *masker) hide(from, to int) {
 	if from < to {
 		m.secrets = append(m.secrets, span{from, to})
-		m.cover(from, to)
+		m.replace(from, to, "\" \t\r\n", '*')
 	}
 }
 
-// cover masks the text between two offsets, except blanks and quotes.
-func (m *masker) cover(from, to int) {
+// replace replaces the bytes between two offsets by another one, except those in kept.
+func (m *masker) replace(from, to int, kept string, by byte) {
 	for i := from; i < to; i++ {
-		if !strings.ContainsRune("\" \t\r\n", rune(m.src[i])) {
-			m.out[i] = '*'
+		if strings.IndexByte(kept, m.src[i]) < 0 {
+			m.out[i] = by
 		}
 	}
 }
@@ -112,14 +112,14 @@ func (m *masker) commentMark() string {
 	return ""
 }
 
-// comment scans and masks a comment, except for its opening sign. It reports whether there was a comment.
+// comment scans a comment and removes it. It reports whether there was a comment.
 func (m *masker) comment() bool {
 	mark := m.commentMark()
 	if mark == "" {
 		return false
 	}
-	m.pos += len(mark)
 	from := m.pos
+	m.pos += len(mark)
 	if mark != "/*" {
 		m.toLineEnd()
 	} else if end := bytes.Index(m.src[m.pos:], []byte("*/")); end >= 0 {
@@ -127,7 +127,7 @@ func (m *masker) comment() bool {
 	} else {
 		m.pos = len(m.src)
 	}
-	m.cover(from, m.pos)
+	m.replace(from, m.pos, "\t\r\n", ' ')
 	return true
 }
 

@@ -17,7 +17,7 @@ import (
 func TestMask(t *testing.T) {
 	const consul = "consul {\n"
 	for _, tt := range []struct{ name, src, want string }{
-		{"a token", consul + `token = "abc" # x`, consul + `token = "***" # *`},
+		{"a token", consul + `token = "abc" # x`, consul + `token = "***"    `},
 		{"with its line", consul + "token = \"abc\"\nregister = 1\n", consul + "token = \"***\"\nregister = 1\n"},
 		{"on the next line", consul + "token =\n  \"abc\"\n", consul + "token =\n  \"***\"\n"},
 		{"with a carriage return", consul + "token =\r\n  \"abc\"\r\n", consul + "token =\r\n  \"***\"\r\n"},
@@ -39,7 +39,7 @@ func TestMask(t *testing.T) {
 		{"a datagram", "service \"a\" {\ncheck { send = \"abc\" }", "service \"a\" {\ncheck { send = \"***\" }"},
 		{"a user", consul + `address = "http://me:abc@h:1"`, consul + `address = "http://******@h:1"`},
 		{"a user without a scheme", consul + `address = "me:abc@h:1"`, consul + `address = "******@h:1"`},
-		{"a comment", "# token = 1\n// a\n/* b\nc */ engine = 1", "# ***** * *\n// *\n/* *\n* ** engine = 1"},
+		{"a comment", "# token = 1\n// a\n/* b\nc */ engine = 1", "           \n    \n    \n     engine = 1"},
 		{"two strings", `engine = "a" "b"`, `engine = "a" "*"`},
 		{"a line without a meaning", "\"token\" = 1\nabc\n", "\"*****\" * *\n***\n"},
 	} {
@@ -82,6 +82,20 @@ func TestMessagesLoseOnlyWhatTheyPointTo(t *testing.T) {
 	}
 	if strings.Contains(text, "enable") || strings.Contains(text, "abcdef") {
 		t.Errorf("text that may be secret shows:\n%s", text)
+	}
+}
+
+// A shown line ends before its comment. A diagnostic may point into the comment.
+func TestMessagesLoseComments(t *testing.T) {
+	for src, want := range map[string]string{
+		"log_level = \"loud\" # the \"old\" one\nservice \"web\" { listen = 1 }\n": "   1 | log_level = \"loud\"\n",
+		"log_level = /* old */ \"loud\"\nservice \"web\" { listen = 1 }\n":         "   1 | log_level =           \"loud\"\n",
+		"service \"web\" { listen = 1 }\n/* \"old\"":                               "   2 | \n",
+	} {
+		_, diags := loadText(src, nil)
+		if text := textOf(diags); !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
 	}
 }
 
