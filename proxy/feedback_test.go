@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -133,6 +135,8 @@ func TestRefusingEndpointIsLeftOut(t *testing.T) {
 // A UDP endpoint that refuses is left out for new sessions, and an endpoint that answers is back in use.
 func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
+		log := &testproc.Log{}
+		h.options.Logger = hclog.New(&hclog.LoggerOptions{Output: log})
 		h.balancer.Configure("s", lb.Options{Network: lb.UDP})
 		addr := h.serve(Service{Protocol: UDP}, deadUDP(t), udpServer(t, func(b []byte) []byte { return b }))
 		ask := func() error {
@@ -156,6 +160,10 @@ func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 			if err := ask(); err != nil {
 				t.Fatalf("client %d: %v", i, err)
 			}
+		}
+		want := "datagram refused, the client's next one goes to another endpoint"
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %q in the log:\n%s", want, log.String())
 		}
 		if n, most := h.stats().DialsFailed, 2+int64(time.Since(began)/(80*time.Millisecond)); n < 1 || n > most {
 			t.Errorf("%d refusals for 100 clients, want 1 to %d", n, most)

@@ -30,15 +30,19 @@ func (n namedUse) reached(r *lb.Resolver) {
 	}
 }
 
-// addressFailed is dialFailed for one address of an endpoint. If the endpoint's host name has another address that is
-// not known to fail, the endpoint does not count as failed.
+// addressFailed is dialFailed for one address of a UDP endpoint. If the endpoint's host name has another address that
+// is not known to fail, the endpoint does not count as failed.
 func (s *service) addressFailed(r *lb.Resolver, m *lb.Member, n namedUse, err error) {
 	cause, local := causeOf(err)
+	message := "dial failed, trying another "
+	if isRefusal(err) {
+		message = "datagram refused, the client's next one goes to another "
+	}
 	if local || n.addr == nil || !r.Failed(lb.UDP, m.Endpoint, n.addr.Addr().Addr()) {
-		s.dialFailed(m, err)
+		s.notReached(m, err, message+"endpoint")
 		return
 	}
 	s.at(0).dialsFailed[cause].Add(1)
-	s.troubles.warn(s.log, "dial failed, trying another address of the endpoint", "endpoint", m.Address(),
+	s.troubles.warn(s.log, message+"address of the endpoint", "endpoint", m.Address(),
 		"address", n.addr.Addr(), "error", err)
 }

@@ -71,12 +71,16 @@ func (s *service) adopt(e lb.Endpoint) *lb.Member { return s.balancer.Take(s.nam
 
 // dialFailed records that endpoint m was not reached.
 func (s *service) dialFailed(m *lb.Member, err error) {
+	s.notReached(m, err, "dial failed, trying another endpoint")
+}
+
+// notReached is dialFailed with a message for the log.
+func (s *service) notReached(m *lb.Member, err error, message string) {
 	cause, local := causeOf(err)
 	if !local {
 		m.Failed(cause)
 	}
 	s.at(0).dialsFailed[cause].Add(1) // cause is 0 for an error of this host
-	message := "dial failed, trying another endpoint"
 	if outOfPorts(err) {
 		message += "; if all local ports are in use, raise net.ipv4.ip_local_port_range, " +
 			"or set net.ipv4.tcp_tw_reuse=1"
