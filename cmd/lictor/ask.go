@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -54,13 +55,25 @@ func askCompletions(f *flag.FlagSet) predictors {
 	return completeFlags(f, predictors{"-token-file": files("*")})
 }
 
-// An errNobody says that no running lictor answers. tried has a line for each address, with the reason.
-type errNobody struct{ tried []string }
+// An errNobody says that no running lictor answers.
+type errNobody struct {
+	tried  []string // a line for each address, with the reason
+	denied bool     // whether this user may not open one of the sockets
+}
+
+// add records that err prevented an answer from the address.
+func (e *errNobody) add(address admin.Address, err error) {
+	e.tried = append(e.tried, fmt.Sprintf("%s: %v", address, cause(err)))
+	e.denied = e.denied || errors.Is(err, fs.ErrPermission)
+}
 
 func (e *errNobody) Error() string {
-	return "no running lictor answers\n  " + strings.Join(e.tried, "\n  ") +
-		"\nStart one with \"lictor run\". " +
-		"If its admin block has another address, give that with -admin or in $LICTOR_ADMIN."
+	hint := "Start one with \"lictor run\"."
+	if e.denied {
+		hint = "Ask as root, for example with sudo, or as the user that lictor runs as."
+	}
+	return "no running lictor answers\n  " + strings.Join(e.tried, "\n  ") + "\n" + hint +
+		" If its admin block has another address, give that with -admin or in $LICTOR_ADMIN."
 }
 
 // connect finds the running lictor. It returns a client for its API, which the caller must close, and its status.
@@ -94,7 +107,7 @@ func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, erro
 			return client, status, err
 		}
 		client.Close()
-		nobody.tried = append(nobody.tried, fmt.Sprintf("%s: %v", address, cause(err)))
+		nobody.add(address, err)
 	}
 	return nil, nil, &nobody
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,6 +101,18 @@ func TestEveryPlaceIsTried(t *testing.T) {
 	if !slices.Equal(nobody.tried, want) {
 		t.Errorf("got %q, want %q", nobody.tried, want)
 	}
+}
+
+// A user who may not open the socket is told whom to ask as, not to start another lictor.
+func TestDeniedSocketSaysWhomToAskAs(t *testing.T) {
+	t.Parallel()
+	var nobody errNobody
+	nobody.add(admin.Address{Socket: "/a"}, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EACCES)})
+	nobody.add(admin.Address{Socket: "/b"}, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENOENT)})
+	equal(t, nobody.Error(), "no running lictor answers\n  unix:///a: permission denied\n"+
+		"  unix:///b: no such file or directory\n"+
+		"Ask as root, for example with sudo, or as the user that lictor runs as. "+
+		"If its admin block has another address, give that with -admin or in $LICTOR_ADMIN.")
 }
 
 // The token is the text of the file without surrounding white space. If the token is missing, the error says how to
