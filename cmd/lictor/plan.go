@@ -77,7 +77,7 @@ func (c *planCommand) Run(args []string) int {
 	switch {
 	case err != nil:
 	case len(rest) > 0:
-		err = fmt.Errorf("unexpected argument %q", rest[0])
+		err = unexpectedPath(rest[0])
 	case len(c.paths) == 0:
 		err = errors.New("no configuration given: name the new one with -config PATH")
 	}

@@ -101,12 +101,17 @@ Examples:
 `
 }
 
+// unexpectedPath is the error for an argument of a command that takes paths only by -config.
+func unexpectedPath(path string) error {
+	return fmt.Errorf("unexpected argument %q; did you mean -config %s?", path, path)
+}
+
 func (c *runCommand) Run(args []string) int {
 	rest, err := parse(c.flags(), args)
 	switch {
 	case err != nil:
 	case len(rest) > 0:
-		err = fmt.Errorf("unexpected argument %q; did you mean -config %s?", rest[0], rest[0])
+		err = unexpectedPath(rest[0])
 	case slices.Contains(c.paths, ""):
 		err = errors.New("-config is empty: name a file, or a directory of *.hcl files")
 	case len(c.paths) == 0:
