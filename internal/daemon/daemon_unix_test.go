@@ -206,6 +206,26 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	}
 }
 
+// A second signal cuts the open connections, and the log says so. Without any, the log speaks of no connections.
+func TestSecondSignalCuts(t *testing.T) {
+	src := "shutdown_grace = \"1h\"\n" + service("web", "127.0.0.1:0", instance(t, "a"), "")
+	busy := serveConfiguration(t, src, nil)
+	reaches(t, busy.address("web"), "a")
+	busy.stop()
+	for _, want := range []string{
+		"cutting connections at once", `stopped, open connections were cut: reason="second signal"`,
+	} {
+		if !strings.Contains(busy.log.String(), want) {
+			t.Errorf("no %q in the log:\n%s", want, busy.log)
+		}
+	}
+	idle := serveConfiguration(t, src, nil)
+	idle.stop()
+	if strings.Contains(idle.log.String(), "cut") {
+		t.Errorf("nothing is open, but the log says that it was cut:\n%s", idle.log)
+	}
+}
+
 // If all connections end early, the process ends without waiting for shutdown_grace.
 func TestStopWaitsForConnections(t *testing.T) {
 	s := serveConfiguration(t, "shutdown_grace = \"1h\"\n"+service("web", "127.0.0.1:0", instance(t, "a"), ""), nil)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/endpoints"
@@ -17,7 +18,7 @@ func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 	d.service.stopping("connections have " + grace.String() + " to finish")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	why := "shutdown_grace is over"
+	why, cuts := "shutdown_grace is over", true
 	stopped := make(chan error, 1)
 	go d.shutdown(ctx, stopped)
 	cut := ctx.Done()
@@ -25,7 +26,7 @@ func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 	for {
 		select {
 		case err := <-stopped:
-			if err != nil && grace > 0 {
+			if err != nil && grace > 0 && cuts {
 				d.log.Warn("stopped, open connections were cut", "reason", why)
 			} else {
 				d.log.Info("stopped")
@@ -38,10 +39,26 @@ func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 		case s := <-signals:
 			if endsProcess(s) {
 				why = "second signal"
-				d.log.Warn("cutting connections at once", "signal", s.String())
+				if cuts = d.serves(); cuts {
+					d.log.Warn("cutting connections at once", "signal", s.String())
+				}
 				cancel()
 			}
 		}
+	}
+}
+
+// serves reports whether a connection or session is open. If the proxier does not answer, serves returns true.
+func (d *Daemon) serves() bool {
+	open := make(chan bool, 1)
+	go func() {
+		open <- slices.ContainsFunc(d.Traffic(), func(t Traffic) bool { return t.Open > 0 })
+	}()
+	select {
+	case is := <-open:
+		return is
+	case <-time.After(time.Second):
+		return true
 	}
 }
 
