@@ -59,6 +59,14 @@ func TestReloadAddsChangesAndRemovesServices(t *testing.T) {
 	}
 }
 
+// A reload that has waited for the endpoints of new services in vain names the services.
+func TestReloadNamesServicesWithoutEndpoints(t *testing.T) {
+	s := serveConfiguration(t, oneService, nil)
+	defer s.stop()
+	s.mustReload(oneService+inConsul("127.0.0.1:1", "b", "a"), "2 services added, changed: consul.address")
+	s.awaitLog(`new services have no endpoints yet: number=2 services="a, b"`)
+}
+
 func TestReloadOfTheSameChangesNothing(t *testing.T) {
 	src := service("web", "127.0.0.1:0", instance(t, "a"), "")
 	s := serveConfiguration(t, src, nil)

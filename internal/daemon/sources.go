@@ -67,6 +67,7 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 func (s *sources) await(ctx context.Context, log hclog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
+	var without []string
 	for _, f := range []*endpoints.Input{s.static, s.consul} {
 		if f == nil {
 			continue
@@ -75,9 +76,11 @@ func (s *sources) await(ctx context.Context, log hclog.Logger) {
 		case <-f.FirstSets():
 		case <-f.Ended():
 		case <-ctx.Done():
-			log.Warn("new services have no endpoints yet")
-			return
+			without = append(without, f.Awaited()...)
 		}
+	}
+	if len(without) > 0 {
+		log.Warn("new services have no endpoints yet", "number", len(without), "services", endpoints.SomeOf(without))
 	}
 }
 

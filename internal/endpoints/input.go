@@ -3,6 +3,7 @@ package endpoints
 import (
 	"context"
 	"maps"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -145,6 +146,13 @@ func (in *Input) FirstSets() <-chan struct{} {
 	in.mux.mu.Lock()
 	defer in.mux.mu.Unlock()
 	return in.firstSets
+}
+
+// Awaited returns the names of the services for which FirstSets waits, sorted.
+func (in *Input) Awaited() []string {
+	in.mux.mu.Lock()
+	defer in.mux.mu.Unlock()
+	return slices.Sorted(maps.Keys(in.first))
 }
 
 // AllSets returns a channel that is closed once the input has sent a set for each of its services. A later Extend may

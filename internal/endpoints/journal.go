@@ -140,11 +140,11 @@ func (e *entry) log(log hclog.Logger) {
 		log.Info(headline, "service", e.service, "endpoint", e.name, "detail", e.what[0])
 		return
 	}
-	log.Info(headline, "service", e.service, "number", len(e.what), "endpoints", someOf(e.what))
+	log.Info(headline, "service", e.service, "number", len(e.what), "endpoints", SomeOf(e.what))
 }
 
-// someOf joins the first of names, and says how many more there are.
-func someOf(names []string) string {
+// SomeOf joins the first of names, and says how many more there are.
+func SomeOf(names []string) string {
 	if len(names) <= mostNames {
 		return strings.Join(names, ", ")
 	}
@@ -196,7 +196,7 @@ func (j *journal) tellRestLocked() {
 	for _, kind := range slices.Sorted(maps.Keys(j.rest)) {
 		r := j.rest[kind]
 		names := slices.Sorted(maps.Keys(r.services))
-		j.log.Info(headlinesOf(kind).rest, "number", r.endpoints, "services", len(names), "of", someOf(names))
+		j.log.Info(headlinesOf(kind).rest, "number", r.endpoints, "services", len(names), "of", SomeOf(names))
 	}
 	clear(j.rest)
 	j.due, j.told = nil, time.Now()
