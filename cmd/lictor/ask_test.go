@@ -107,8 +107,11 @@ func TestEveryPlaceIsTried(t *testing.T) {
 func TestDeniedSocketSaysWhomToAskAs(t *testing.T) {
 	t.Parallel()
 	var nobody errNobody
-	nobody.add(admin.Address{Socket: "/a"}, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EACCES)})
-	nobody.add(admin.Address{Socket: "/b"}, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENOENT)})
+	failed := func(errno syscall.Errno) error {
+		return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}
+	}
+	nobody.add(admin.Address{Socket: "/a"}, failed(syscall.EACCES))
+	nobody.add(admin.Address{Socket: "/b"}, failed(syscall.ENOENT))
 	equal(t, nobody.Error(), "no running lictor answers\n  unix:///a: permission denied\n"+
 		"  unix:///b: no such file or directory\n"+
 		"Ask as root, for example with sudo, or as the user that lictor runs as. "+
