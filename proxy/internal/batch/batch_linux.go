@@ -15,9 +15,12 @@ const (
 	// Size is the number of datagrams that a Batch or a Sender holds.
 	Size = 64
 
-	// stride is the distance in bytes between two datagrams' buffers. stride exceeds the largest datagram. It is not a
-	// multiple of a page, so that the buffers' beginnings do not compete for the same cache lines.
-	stride = 64<<10 + 3*64
+	// Headroom is how many bytes Prepend can put in front of a datagram.
+	Headroom = 4096
+
+	// stride is the distance in bytes between two datagrams' buffers. stride exceeds Headroom and the largest datagram.
+	// It is not a multiple of a page, so that the buffers' beginnings do not compete for the same cache lines.
+	stride = Headroom + 64<<10 + 3*64
 
 	// largest is the largest UDP payload in bytes, joined or not: the length field of IP has 16 bits.
 	largest = 65535
@@ -50,6 +53,7 @@ type Batch struct {
 	ToAll    [Size]bool       // whether each datagram was broadcast or multicast
 	Hops     [Size]uint8      // hops that each datagram had left; 0 if unknown
 	Next     [Size]int16      // free for the caller to link places into lists; negative at the end of a list
+	moved    bool             // whether Strip or Prepend has moved the beginning of a datagram
 	buf      []byte
 }
 
@@ -67,13 +71,21 @@ func New(d *sys.Denials) *Batch {
 		// Madvise fails on a kernel without huge pages, which does not matter.
 		_ = unix.Madvise(b.buf, unix.MADV_NOHUGEPAGE)
 	}
+	b.resetBases()
 	for i := range b.headers {
-		b.iovecs[i].Base = b.Base(i)
 		b.iovecs[i].SetLen(largest)
 		b.headers[i].Iov = &b.iovecs[i]
 		b.headers[i].SetIovlen(1)
 	}
 	return b
+}
+
+// resetBases makes all datagrams begin where the kernel stores them.
+func (b *Batch) resetBases() {
+	for i := range b.iovecs {
+		b.iovecs[i].Base = &b.buf[i*stride+Headroom]
+	}
+	b.moved = false
 }
 
 // Free returns the memory to the system. The batch must not be used afterwards.
@@ -85,6 +97,9 @@ func (b *Batch) Free() {
 // Receive receives up to n datagrams, with their senders and control messages, into the places that begin at from.
 // Receive does not wait; EAGAIN means that no datagram has arrived.
 func (b *Batch) Receive(fd int32, from, n int) (int, syscall.Errno) {
+	if b.moved {
+		b.resetBases()
+	}
 	for i := from; i < from+n; i++ {
 		h := &b.headers[i]
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.Names[i])), unix.SizeofSockaddrInet6
@@ -124,7 +139,7 @@ func (b *Batch) ReceiveConnected(fd int32, from, n int, joined bool) (int, sysca
 // ReceiveOne receives one datagram of a connected socket whose datagrams the kernel does not join. ReceiveOne costs
 // less than ReceiveConnected.
 func (b *Batch) ReceiveOne(fd int32, i int) (int, syscall.Errno) {
-	n, err := sys.RecvDatagram(fd, b.buf[i*stride:][:largest])
+	n, err := sys.RecvDatagram(fd, b.buf[i*stride+Headroom:][:largest])
 	if err != 0 {
 		return 0, err
 	}
@@ -164,13 +179,32 @@ func (b *Batch) readControl(i int) {
 }
 
 // Base returns the address of the first byte of datagram i.
-func (b *Batch) Base(i int) *byte { return &b.buf[i*stride] }
+func (b *Batch) Base(i int) *byte { return b.iovecs[i].Base }
+
+// Strip removes the first n bytes of datagram i. Call Strip only for datagrams that Receive has received, with an n of
+// at most Len.
+func (b *Batch) Strip(i, n int) {
+	b.move(i, n)
+}
+
+// Prepend puts header in front of datagram i. Call Prepend only for datagrams that Receive has received. All headers of
+// a datagram may have Headroom bytes and what Strip has removed.
+func (b *Batch) Prepend(i int, header []byte) {
+	b.move(i, -len(header))
+	copy(b.Payload(i), header)
+}
+
+func (b *Batch) move(i, n int) {
+	b.iovecs[i].Base = (*byte)(unsafe.Add(unsafe.Pointer(b.iovecs[i].Base), n))
+	b.headers[i].Len = uint32(int(b.headers[i].Len) - n)
+	b.moved = true
+}
 
 // Len returns the size of datagram i in bytes.
 func (b *Batch) Len(i int) int { return int(b.headers[i].Len) }
 
 // Payload returns the bytes of datagram i. The bytes are valid until the batch receives again.
-func (b *Batch) Payload(i int) []byte { return b.buf[i*stride:][:b.Len(i)] }
+func (b *Batch) Payload(i int) []byte { return unsafe.Slice(b.Base(i), b.Len(i)) }
 
 // Segment returns the size of the datagrams that the kernel has joined in place i; the last one may be smaller. Segment
 // returns 0 if place i holds a single datagram.

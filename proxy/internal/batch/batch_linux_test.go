@@ -270,3 +270,46 @@ func numbered(n int) []byte {
 	}
 	return b
 }
+
+// What was moved to the front or away is undone by the next Receive, and other datagrams stay as they are.
+func TestStripAndPrepend(t *testing.T) {
+	fd, addr := listen(t, four)
+	b := New(&sys.Denials{})
+	t.Cleanup(b.Free)
+	from := dial(t, addr)
+	receive := func(want ...string) {
+		t.Helper()
+		for _, text := range want {
+			if err := sys.SendDatagram(from, []byte(text)); err != 0 {
+				t.Fatal(err)
+			}
+		}
+		for got := 0; got < len(want); {
+			n, err := b.Receive(fd, got, len(want)-got)
+			if err != 0 && err != unix.EAGAIN {
+				t.Fatal(err)
+			}
+			got += n
+		}
+		for i, text := range want {
+			if got := string(b.Payload(i)); got != text {
+				t.Errorf("place %d: got %q, want %q", i, got, text)
+			}
+		}
+	}
+	receive("header one", "two", "")
+	b.Strip(0, len("header "))
+	long := bytes.Repeat([]byte("x"), Headroom)
+	b.Prepend(1, long)
+	b.Prepend(2, []byte("three"))
+	for i, want := range []string{"one", string(long) + "two", "three"} {
+		if got := string(b.Payload(i)); got != want || b.Len(i) != len(want) {
+			t.Errorf("place %d: got %q", i, got)
+		}
+	}
+	b.Prepend(0, append(long, "header "...))
+	if got := string(b.Payload(0)); got != string(long)+"header one" {
+		t.Errorf("got %q, want the longest header", got)
+	}
+	receive("four", "five", "six")
+}
