@@ -206,7 +206,7 @@ func (p *Prober) probe(ctx context.Context, service string, m *Member, c Check) 
 // check checks an endpoint of a service with options o once, and returns the error of a failed check.
 func (p *Prober) check(ctx context.Context, o Options, e Endpoint, c Check) error {
 	if o.Network == UDP {
-		return p.exchange(ctx, e, c)
+		return p.exchange(ctx, o, e, c)
 	}
 	return p.connect(ctx, o, e)
 }
@@ -323,7 +323,7 @@ func (p *Prober) addresses(ctx context.Context, e Endpoint) ([]netip.Addr, error
 
 // exchange checks an endpoint over UDP. One address of the endpoint must answer. Each address gets an equal part of the
 // remaining time.
-func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
+func (p *Prober) exchange(ctx context.Context, o Options, e Endpoint, c Check) error {
 	addrs, err := p.addresses(ctx, e)
 	if err != nil {
 		return err
@@ -333,7 +333,7 @@ func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
 	for i, addr := range addrs {
 		patience := (c.Timeout - time.Since(began)) / time.Duration(len(addrs)-i)
 		at := netip.AddrPortFrom(addr, e.Addr.Port())
-		if err = exchangeWith(ctx, at, c, patience); err == nil {
+		if err = exchangeWith(ctx, at, c, o.ProbeHeader, patience); err == nil {
 			p.Resolver.Reached(UDP, at)
 			return nil
 		}
@@ -347,18 +347,20 @@ func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
 	return err
 }
 
-// exchangeWith sends the datagram of a check, and waits for the answer. Because a datagram may be lost, exchangeWith
-// tries twice, and waits for half of patience each time.
-func exchangeWith(ctx context.Context, addr netip.AddrPort, c Check, patience time.Duration) error {
+// exchangeWith sends the datagram of a check, with a PROXY header of version v in front, and waits for the answer.
+// Because a datagram may be lost, exchangeWith tries twice, and waits for half of patience each time.
+func exchangeWith(ctx context.Context, addr netip.AddrPort, c Check, v proxyproto.Version,
+	patience time.Duration) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "udp", addr.String())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	request := append(v.AppendProbe(nil, netip.AddrPort{}, netip.AddrPort{}), c.Send...) // v is not V1 over UDP
 	buf := make([]byte, 1<<16)
 	for range 2 {
-		if _, err = conn.Write([]byte(c.Send)); err != nil {
+		if _, err = conn.Write(request); err != nil {
 			return err
 		}
 		var n int

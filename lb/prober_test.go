@@ -274,6 +274,40 @@ func probesSendTheirHeader(t *testing.T, l net.Listener, at func(id string) Endp
 	want("the check of a standby endpoint")
 }
 
+// A check over UDP has its header in the same datagram.
+func TestProbeOverUDPSendsItsHeader(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan string, 10)
+	var running sync.WaitGroup
+	running.Go(func() {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := server.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			heard <- string(buf[:n])
+			_, _ = server.WriteToUDPAddrPort([]byte("pong"), from)
+		}
+	})
+	defer running.Wait()
+	defer server.Close()
+	b := balanced(Options{Network: UDP, ProbeHeader: proxyproto.V2}, at("A", server.LocalAddr()))
+	p := NewProber(b)
+	defer p.Close()
+	p.Apply(map[string]Check{"web": {Interval: time.Hour, Timeout: time.Minute, Send: "ping", Expect: "pong"}})
+	want := string(proxyproto.AppendV2(nil, proxyproto.Header{})) + "ping"
+	if got := testproc.Receive(t, "the check", heard); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := p.Probe(t.Context(), "web", at("X", server.LocalAddr())); err != nil {
+		t.Error(err)
+	}
+}
+
 // After the process was suspended, the time of a check is over, but the check still finds the answer.
 func TestCheckThatIsOverLooksForAnAnswer(t *testing.T) {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -293,6 +327,6 @@ func TestCheckThatIsOverLooksForAnAnswer(t *testing.T) {
 	}()
 	at := server.LocalAddr().(*net.UDPAddr).AddrPort()
 	testproc.Await(t, "a check with no time at all is passed", func() bool {
-		return exchangeWith(t.Context(), at, Check{Send: "ping", Expect: "pong"}, 0) == nil
+		return exchangeWith(t.Context(), at, Check{Send: "ping", Expect: "pong"}, proxyproto.None, 0) == nil
 	})
 }
