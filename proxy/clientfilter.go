@@ -8,13 +8,17 @@ import (
 
 // A clientFilter says which clients of a service may come, see Service.Allow. A nil clientFilter lets all clients come.
 // A clientFilter is immutable; a service gets another one when its specification is replaced.
-type clientFilter struct{ allow, deny []netip.Prefix }
+type clientFilter struct {
+	allow, deny []netip.Prefix
+	headers     headerUse // of UDP sessions; a session ends when it is another than that of the session
+}
 
 func newClientFilter(spec *Service) *clientFilter {
-	if len(spec.Allow)+len(spec.Deny) == 0 {
+	headers := spec.headerUse()
+	if len(spec.Allow)+len(spec.Deny) == 0 && headers == (headerUse{}) {
 		return nil
 	}
-	return &clientFilter{allow: slices.Clone(spec.Allow), deny: slices.Clone(spec.Deny)}
+	return &clientFilter{allow: slices.Clone(spec.Allow), deny: slices.Clone(spec.Deny), headers: headers}
 }
 
 // admits reports whether the client at src may come. admits compares src with one prefix after the other, which takes a
@@ -81,15 +85,37 @@ func (s *service) turnedAway(peer, listener netip.AddrPort) {
 // that came while there was none.
 type clearance struct{ by *clientFilter }
 
+// begin returns how a new session of the client at src, which has just been admitted, uses headers. It remembers the
+// filter that says so, because otherwise a session with headers would outlive a filter that is replaced by none.
+func (c *clearance) begin(s *service, src netip.Addr) headerUse {
+	f := s.filter.Load()
+	use := f.headersOf()
+	if use != (headerUse{}) && f.admits(src) { // f may be newer than the filter that has admitted the client
+		c.by = f
+	}
+	return use
+}
+
 // isDue reports whether s has another filter than the one that admitted the client.
 func (c *clearance) isDue(s *service) bool { return s.filter.Load() != c.by }
 
-// renew reports whether the client at src may still use s, and remembers it.
-func (c *clearance) renew(s *service, src netip.Addr) bool {
+// renew returns why the session of the client at src must end, or notEnded if it goes on. headers are those of the
+// session.
+func (c *clearance) renew(s *service, src netip.Addr, headers headerUse) endReason {
 	f := s.filter.Load()
-	if !f.admits(src) {
-		return false
+	switch {
+	case !f.admits(src):
+		return endForbidden
+	case f.headersOf() != headers:
+		return endReplaced
 	}
 	c.by = f
-	return true
+	return notEnded
+}
+
+func (f *clientFilter) headersOf() headerUse {
+	if f == nil {
+		return headerUse{}
+	}
+	return f.headers
 }

@@ -68,8 +68,8 @@ func trickle(send func()) {
 	}
 }
 
-// proxyHeaders makes all clients, services and servers of the suite use the PROXY protocol. A test that runs other
-// tests sets it.
+// proxyHeaders makes all clients, services and servers of the suite use the PROXY protocol, except that UDP clients do
+// not. A test that runs other tests sets it.
 var proxyHeaders bool
 
 // A house is a proxier under test and its balancer.
@@ -107,6 +107,9 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	}
 	if proxyHeaders && s.Protocol == TCP {
 		s.AcceptProxy = &AcceptProxy{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+		s.SendProxy = proxyproto.V2
+	}
+	if proxyHeaders && s.Protocol == UDP {
 		s.SendProxy = proxyproto.V2
 	}
 	h.endpoints("s", endpoints...)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -50,7 +51,15 @@ func serveUDPAll(t *testing.T, c *net.UDPConn, handle func(b []byte) [][]byte) {
 				}
 				continue
 			}
-			for _, answer := range handle(buf[:n]) {
+			request := buf[:n]
+			if proxyHeaders {
+				_, header, err := proxyproto.ParseDatagram(request)
+				if err != nil {
+					continue
+				}
+				request = request[header:]
+			}
+			for _, answer := range handle(request) {
 				c.WriteToUDPAddrPort(answer, from)
 			}
 		}

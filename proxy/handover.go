@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -40,7 +41,16 @@ type Session struct {
 	Quiet             time.Duration // time since a datagram moved
 	Bound             bool          // further datagrams of the client belong to this session
 
+	Headers *SessionHeaders `json:",omitempty"` // nil if the session has no PROXY headers
+
 	FD int `json:"-"` // socket of the session, connected to the endpoint
+}
+
+// SessionHeaders are the PROXY headers of a Session.
+type SessionHeaders struct {
+	Sent  proxyproto.Version // version for the endpoint
+	First bool               // only the first datagram to the endpoint has the header
+	Front []byte             // header of the next datagram to the endpoint; empty if it has none
 }
 
 // A sessionSocket is a proxySocket whose clients have sessions.

@@ -115,6 +115,7 @@ func (x *loopSession) handed() Session {
 		Sent: x.sent,
 		Up:   x.bytes[clientSide], Down: x.bytes[serverSide], Age: h.loop.now - x.began,
 		Quiet: h.loop.now - x.used, Bound: h.byClient[x.key] == x, FD: int(x.fd),
+		Headers: x.headers.handed(),
 	}
 	if x.key.Local != (sys.Source{}) {
 		s.Local = netip.AddrFrom16(x.key.Local)
@@ -165,7 +166,7 @@ func (h *udpShard) adopt(a Session) bool {
 		shard: h, s: s, endpoint: endpoint, holding: h.holdingOf(s), used: max(l.now-a.Quiet, 0),
 		fd: int32(a.FD), head: -1, serial: l.newSerial(), adopted: true,
 		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{clientSide: a.Up, serverSide: a.Down},
-		began: l.now - a.Age, state: live,
+		began: l.now - a.Age, state: live, headers: a.Headers.adopted(),
 	}
 	x.timer.Owner = x
 	sys.PutAddr(&x.clientName, a.Client)
@@ -187,7 +188,7 @@ func (h *udpShard) adopt(a Session) bool {
 	x.counted = s.countAnyway(a.Client)
 	h.add(x)
 	l.wheel.Set(&x.timer, x.used+h.idle)
-	if !a.Bound {
+	if !a.Bound || x.headers.usedBy() != spec.headerUse() {
 		x.unbind()
 	}
 	return true

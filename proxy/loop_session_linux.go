@@ -42,6 +42,7 @@ type loopSession struct {
 	shared     *sharedSocket // the socket of a session that shares one; otherwise nil
 	lookup     *lookup       // state of the lookup while resolving; otherwise nil
 	named      namedUse      // address in use, if the endpoint has a host name
+	headers    *sessionHeaders
 
 	requests, answers int64    // number of datagrams from the client, and from the endpoint
 	sent              int64    // number of requests that were sent to the endpoint
@@ -90,6 +91,9 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key,
 		x.hops = in.Hops[i] - 1
 	}
 	x.timer.Owner = x
+	if use := x.cleared.begin(s, clientOf(&x.clientName).Addr()); use != (headerUse{}) {
+		x.headers = newSessionHeaders(use, x.hop())
+	}
 }
 
 // isRefused reports whether the endpoint has refused a datagram. The next datagram should then go to another endpoint,
@@ -185,12 +189,21 @@ func (x *loopSession) sendLast(in *batch.Batch) {
 // sendFrom sends the datagrams from place i on. sendFrom stops at a datagram that the endpoint refuses, and returns its
 // place. The place is negative if none was refused.
 func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) {
-	if x.state == resolving {
+	switch {
+	case x.state == resolving:
 		for ; i >= 0; i = in.Next[i] {
 			x.enqueue(in, int(i))
 		}
 		return -1, 0
+	case x.headers != nil:
+		return x.sendWithHeaders(in, i)
 	}
+	return x.sendAll(in, i, 0)
+}
+
+// sendAll is sendFrom for a session that is live. Each datagram begins with a header of the given size in bytes, which
+// is not counted as the client's.
+func (x *loopSession) sendAll(in *batch.Batch, i int16, header int) (int16, syscall.Errno) {
 	c := x.s.at(x.shard.loop.id)
 	hops, left := x.hopsOf(in, i)
 	if !left {
@@ -200,6 +213,7 @@ func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) 
 	}
 	sent, bytes, dropped := 0, 0, 0
 	defer func() {
+		bytes -= sent * header
 		x.sent += int64(sent)
 		x.bytes[clientSide] += int64(bytes)
 		c.datagramsUp.Add(int64(sent))
@@ -249,11 +263,15 @@ func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) 
 func (x *loopSession) enqueue(in *batch.Batch, i int) {
 	c := x.s.at(x.shard.loop.id)
 	for b := range in.Each(i) {
-		if len(x.lookup.queue) == maxQueue {
+		header := x.headers.next()
+		if len(x.lookup.queue) == maxQueue || len(header) > 0 && len(header)+len(b) > maxPayload {
 			c.datagramsDropped.Add(1)
 			continue
 		}
-		x.lookup.queue = append(x.lookup.queue, slices.Clone(b))
+		x.lookup.queue = append(x.lookup.queue, slices.Concat(header, b))
+		if x.headers != nil {
+			x.headers.delivered()
+		}
 		x.sent++
 		x.bytes[clientSide] += int64(len(b))
 		c.datagramsUp.Add(1)

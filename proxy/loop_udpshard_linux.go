@@ -140,9 +140,12 @@ func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	x := h.byClient[key]
 	var tried lb.Tried
 	if x != nil && x.head < 0 { // a session with datagrams in this batch is not replaced
-		why := s.replaces(x.s, x.endpoint, x.isRefused())
-		if x.cleared.isDue(s) && !x.cleared.renew(s, clientOf(&x.clientName).Addr()) {
-			why = endForbidden
+		why := notEnded
+		if x.cleared.isDue(s) {
+			why = x.cleared.renew(s, clientOf(&x.clientName).Addr(), x.headers.usedBy())
+		}
+		if why == notEnded {
+			why = s.replaces(x.s, x.endpoint, x.isRefused())
 		}
 		if why != notEnded {
 			if why == endRefused && !x.named.isOver() {
@@ -226,8 +229,9 @@ func (h *udpShard) retime() {
 		return
 	}
 	spec := h.socket.service.Load().spec.Load()
-	// The kernel must not join datagrams if each one counts as a request, or if Lictor could not learn their size.
-	joins := spec.Requests <= 0 && !h.loop.denied.Has(sys.CallRecvmsg)
+	// The kernel must not join datagrams if each one counts as a request, if each one has a header, or if Lictor could
+	// not learn their size.
+	joins := spec.Requests <= 0 && spec.headerUse() == (headerUse{}) && !h.loop.denied.Has(sys.CallRecvmsg)
 	sys.SetOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, sys.Boolean(joins))
 	idle := spec.sessionIdle(h.draining)
 	if idle == h.idle {

@@ -18,7 +18,7 @@ type portable struct {
 	denied     *sys.Denials
 	roster     roster
 	byEndpoint endpointIndex
-	clients    atomic.Uint64       // TCP clients so far; gives each a number
+	clients    atomic.Uint64       // TCP clients, and UDP sessions with headers, so far; gives each a number
 	turns      turns               // of the goroutines that accept clients, to find stuck ones
 	asks       []*pulse            // ask the locks that all connections share
 	udp        register[udpSocket] // the open UDP sockets of the engine

@@ -92,6 +92,7 @@ func (u *udpSocket) handed(x *session, fd int) Session {
 		Answers: x.datagramsDown.Load(), Sent: x.datagramsUp.Load(),
 		Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), Age: u.now() - x.began,
 		Quiet: u.now() - time.Duration(x.last.Load()), Bound: u.sessions.get(x.key) == x, FD: fd,
+		Headers: x.headers.handed(),
 	}
 }
 
@@ -168,6 +169,7 @@ func (u *udpSocket) adoptOne(a Session) bool {
 	x.bytesUp.Store(a.Up)
 	x.bytesDown.Store(a.Down)
 	x.began = u.now() - a.Age
+	x.headers = a.Headers.adopted()
 	x.counted = s.countAnyway(a.Client)
 	if err := x.adopt(a.FD); err != nil {
 		if x.counted {
@@ -182,7 +184,7 @@ func (u *udpSocket) adoptOne(a Session) bool {
 	}
 	x.last.Store(int64(u.now() - a.Quiet))
 	u.sessions.wake()
-	if !a.Bound {
+	if !a.Bound || x.headers.usedBy() != s.spec.Load().headerUse() {
 		u.sessions.unbind(x)
 	}
 	return true

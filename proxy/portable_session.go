@@ -36,9 +36,10 @@ type session struct {
 	asked    atomic.Int64             // number of datagrams of the client; negative once all answers have come
 	spent    atomic.Bool              // all datagrams of the session are sent; it remains only to see a refusal
 	began    time.Duration
-	rosterAt int       // the session's place in the roster
-	counted  bool      // service.countClient has counted the session
-	cleared  clearance // only the listener's goroutine uses it
+	rosterAt int             // the session's place in the roster
+	counted  bool            // service.countClient has counted the session
+	cleared  clearance       // only the listener's goroutine uses it
+	headers  *sessionHeaders // only the listener's goroutine uses what may change in it
 
 	// Sent to the endpoint, and received from the endpoint.
 	datagramsUp, datagramsDown atomic.Int64
@@ -64,6 +65,16 @@ func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session
 		x.source = sys.SourceControl(key.local)
 	}
 	return x
+}
+
+// openHeaders makes the PROXY headers of a new session.
+func (x *session) openHeaders() {
+	use := x.cleared.begin(x.service, x.key.client.Addr())
+	if use == (headerUse{}) {
+		return
+	}
+	x.headers = newSessionHeaders(use, &hop{client: x.key.client, server: listenedAt(x.socket.addr, x.key.local),
+		id: x.socket.engine.clients.Add(1), udp: true})
 }
 
 // connect opens the socket to the endpoint. If the endpoint's host name must be looked up first, connect does nothing,
@@ -150,8 +161,28 @@ func (x *session) resolve() error {
 	return x.openAny(addrs)
 }
 
-// send sends one datagram to the endpoint. send never blocks. Only the listener's goroutine calls it.
+// send sends one datagram to the endpoint, with the session's PROXY header if there is one. send never blocks. Only the
+// listener's goroutine calls it.
 func (x *session) send(b []byte) error {
+	header := x.headers.next()
+	if header == nil {
+		return x.sendWhole(b)
+	}
+	if len(header)+len(b) > maxPayload {
+		return errTooLong
+	}
+	x.socket.out = append(append(x.socket.out[:0], header...), b...)
+	err := x.sendWhole(x.socket.out)
+	if err == nil {
+		x.headers.delivered()
+	}
+	return err
+}
+
+var errTooLong = errors.New("the datagram is too long with its PROXY header")
+
+// sendWhole sends one datagram to the endpoint as it is.
+func (x *session) sendWhole(b []byte) error {
 	if x.usable.Load() {
 		return x.io.send(b)
 	}

@@ -24,6 +24,7 @@ type udpSocket struct {
 	service atomic.Pointer[service]
 	began   time.Time
 	drops   dropCount
+	out     []byte // a datagram with its PROXY header; only the listener's goroutine uses it
 
 	ctx      context.Context // ends when all sessions must end
 	cancel   context.CancelFunc
@@ -181,9 +182,12 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 		x := u.sessions.get(key)
 		if x != nil {
 			refused, sameEndpoint := x.isOver()
-			why := s.replaces(x.service, x.endpoint, refused)
-			if x.cleared.isDue(s) && !x.cleared.renew(s, key.client.Addr()) {
-				why = endForbidden
+			why := notEnded
+			if x.cleared.isDue(s) {
+				why = x.cleared.renew(s, key.client.Addr(), x.headers.usedBy())
+			}
+			if why == notEnded {
+				why = s.replaces(x.service, x.endpoint, refused)
 			}
 			if why != notEnded {
 				if why == endRefused && !sameEndpoint {
@@ -242,6 +246,7 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 		giveRoom: func() { s.share.release(sessionDescriptors) },
 		attach: func(m *lb.Member) error {
 			x = newSession(u, s, key, m)
+			x.openHeaders()
 			x.hops = max(hops, 1) - 1
 			err := x.connect()
 			for n := 0; n < maxDials && outOfPorts(err) && !s.spec.Load().Transparent && u.freePort(s); n++ {

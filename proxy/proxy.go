@@ -112,8 +112,13 @@ type Service struct {
 	// whether a client sends one.
 	AcceptProxy *AcceptProxy
 
-	// SendProxy is the version of the PROXY header that TCP endpoints get in front of the client's bytes.
+	// SendProxy is the version of the PROXY header that endpoints get in front of the client's bytes. UDP endpoints get it
+	// in front of each datagram, and only with version 2, because version 1 does not know UDP.
 	SendProxy proxyproto.Version
+
+	// SendProxyFirst leaves the header out of all datagrams of a UDP session but the first. SendProxyFirst does nothing if
+	// Responses is negative, because sessions then share a socket.
+	SendProxyFirst bool
 
 	// Transparent makes the address of each connection and UDP session to an endpoint that of the client, with another
 	// port. The network must route the answers to this host, and this host must deliver them to local sockets.
@@ -144,7 +149,8 @@ func (s *Service) equal(o *Service) bool {
 		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
 		s.MaxPerClient == o.MaxPerClient && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&
-		s.AcceptProxy.equal(o.AcceptProxy) && s.SendProxy == o.SendProxy && s.Transparent == o.Transparent &&
+		s.AcceptProxy.equal(o.AcceptProxy) && s.SendProxy == o.SendProxy && s.SendProxyFirst == o.SendProxyFirst &&
+		s.Transparent == o.Transparent &&
 		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge &&
 		s.MaxAgeGrace == o.MaxAgeGrace
 }

@@ -61,6 +61,7 @@ type hop struct {
 	client netip.AddrPort
 	server netip.AddrPort  // the address that the client has dialled
 	id     uint64          // unique in this process
+	udp    bool            // whether client and server are addresses of UDP
 	tlvs   proxyproto.TLVs // TLVs of the client's header; nil if there are none
 }
 
@@ -73,7 +74,7 @@ func (s *service) proxyHeader(h *hop) []byte {
 	return appendProxyHeader(nil, v, h)
 }
 
-// appendProxyHeader appends the header for a TCP connection to b.
+// appendProxyHeader appends the header for a TCP connection or a UDP session to b.
 func appendProxyHeader(b []byte, v proxyproto.Version, h *hop) []byte {
 	if v == proxyproto.V1 {
 		return proxyproto.AppendV1(b, h.client, h.server)
@@ -84,7 +85,7 @@ func appendProxyHeader(b []byte, v proxyproto.Version, h *hop) []byte {
 	hex.Encode(text[:], id[:])
 	tlvs := make(proxyproto.TLVs, 0, len(h.tlvs)+64)
 	tlvs = tlvs.Append(proxyproto.UniqueID, text[:]).AppendFrom(h.tlvs, isPassedOn)
-	return proxyproto.AppendV2(b, proxyproto.Header{Src: h.client, Dst: h.server, TLVs: tlvs})
+	return proxyproto.AppendV2(b, proxyproto.Header{Src: h.client, Dst: h.server, Datagram: h.udp, TLVs: tlvs})
 }
 
 // uniqueIDs begins the unique IDs of this process. The last 8 bytes are the connection's.

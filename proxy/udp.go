@@ -8,6 +8,9 @@ import "time"
 // RFC 8200).
 const maxDatagram = 65535
 
+// maxPayload is the largest UDP payload in bytes that can be sent to all endpoints, see maxDatagram.
+const maxPayload = 65507
+
 // socketBuffer is the receive buffer that Lictor requests for each listener and for the socket of each session. A
 // listener receives the bursts of all clients. The kernel may give less (net.core.rmem_max).
 const socketBuffer = 4 << 20
