@@ -154,7 +154,8 @@ service "web" {
   # connection beyond it, and drops a datagram that would begin a session beyond it. The default is "never": no limit.
   # max_connections_per_client = 100
 
-  # Send each instance a header of the PROXY protocol with the client's address. Every instance must expect it. TCP only.
+  # Send each instance a header of the PROXY protocol with the client's address. Every instance must expect it. UDP
+  # services need "v2".
   # send_proxy = "v2"
 
   # Expect such a header from each client, if the clients are proxies with these addresses. TCP only.
@@ -298,6 +299,11 @@ service "dns" {
   # combine it with responses = 0. The default is "never": a client stays with its instance while its session lives. UDP
   # only.
   # requests = 1
+
+  # Tell each instance the client's address, by a header of the PROXY protocol in each datagram, or in the first one of a
+  # session. Every instance must expect it. The default is no header; with send_proxy it is "each".
+  # send_proxy     = "v2"
+  # send_proxy_udp = "first"
 
   # Checks instances from this host, if Consul does not check them. Over TCP the check is a connection; over UDP the
   # instance must answer a datagram. An instance that fails is ejected, see max_fails.

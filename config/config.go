@@ -173,7 +173,11 @@ type Service struct {
 	Check *Check // nil: Lictor does not check endpoints itself
 
 	AcceptProxy *AcceptProxy // nil: clients send no PROXY header
-	SendProxy   ProxyVersion `zero:""` // TCP
+	SendProxy   ProxyVersion `zero:""`
+
+	// SendProxyUDP says which datagrams have the header of SendProxy. It is zero unless the service is UDP and has
+	// SendProxy.
+	SendProxyUDP ProxyDatagrams `zero:""`
 
 	// Transparent makes connections to endpoints come from the client's address.
 	Transparent bool

@@ -112,6 +112,7 @@ service "b" {
   protocol     = "udp"
   idle_timeout = "2m"
   max_sessions = 7
+  send_proxy = "v2"
   responses = 0
   requests = 1
   deny     = ["192.168.0.0/16", "2001:db8::/32"]
@@ -204,7 +205,7 @@ service "a" {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second,
 			IdleTimeout:      2 * time.Minute,
 			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: Off,
-			Requests: 1, Deny: prefixes("192.168.0.0/16", "2001:db8::/32"),
+			Requests: 1, Deny: prefixes("192.168.0.0/16", "2001:db8::/32"), SendProxy: ProxyV2, SendProxyUDP: ProxyEach,
 			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`",
@@ -219,8 +220,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 46 {
-		t.Errorf("got the filter on line %d, want 46", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 47 {
+		t.Errorf("got the filter on line %d, want 47", line)
 	}
 }
 

@@ -58,6 +58,12 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 				critical     = "30s"
 				deregistered = "cut"
 			}
+		}
+		service "dns" {
+			protocol       = "udp"
+			listen         = 53
+			send_proxy     = "v2"
+			send_proxy_udp = "first"
 		}`} {
 		cfg, diags := Load([]string{"../example.hcl"}, Options{Getenv: getenv})
 		if text != "" {

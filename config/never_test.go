@@ -159,7 +159,8 @@ func (s *spelling) wantChange(t *testing.T, cfg *Config, old, next string) {
 
 // Every field whose zero or Off has a meaning of its own is in spellings.
 func TestSpellingsAreComplete(t *testing.T) {
-	known := map[string]bool{"FailoverBelow": true, "FailoverOn": true, "SendProxy": true} // their zero is not shown
+	// The zero of these fields is not shown.
+	known := map[string]bool{"FailoverBelow": true, "FailoverOn": true, "SendProxy": true, "SendProxyUDP": true}
 	for _, s := range spellings() {
 		known[strings.TrimPrefix(strings.TrimPrefix(s.field, "Consul."), "HoldMax.")] = true
 	}

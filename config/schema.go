@@ -43,7 +43,8 @@ func serviceSchema() *hcl.BodySchema {
 		"max_sessions", "responses", "requests",
 		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint",
 		"max_connections_per_client", "max_queue", "queue_timeout", "empty_wait",
-		"failover_on", "failover_below", "failback_hold", "send_proxy", "transparent")
+		"failover_on", "failover_below", "failback_hold", "send_proxy", "send_proxy_udp",
+		"transparent")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"},
 		{Type: "accept_proxy"}}
 	return s

@@ -108,10 +108,10 @@ func (b *block) responses() int {
 
 // foreign reports arguments that belong to the other protocol.
 func (b *block) foreign(p Protocol) {
-	other, names := UDP, []string{"max_sessions", "responses", "requests"}
+	other, names := UDP, []string{"max_sessions", "responses", "requests", "send_proxy_udp"}
 	if p == UDP {
 		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace",
-			"max_queue", "queue_timeout", "empty_wait", "accept_proxy", "send_proxy"}
+			"max_queue", "queue_timeout", "empty_wait", "accept_proxy"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {

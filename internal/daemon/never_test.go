@@ -79,6 +79,8 @@ func TestZeroAndNeverInOptions(t *testing.T) {
 		{"responses left out", served(udp("")).Responses, 0},
 		{"responses 0", served(udp("responses = 0")).Responses < 0, true},
 		{"responses 1", served(udp("responses = 1")).Responses, 1},
+		{"send_proxy_udp first", served(udp("send_proxy = \"v2\"\nsend_proxy_udp = \"first\"")).SendProxyFirst, true},
+		{"send_proxy_udp left out", served(udp("send_proxy = \"v2\"")).SendProxyFirst, false},
 		{"requests never", served(udp(`requests = "never"`)).Requests, 0},
 	} {
 		if tt.got != tt.want {

@@ -185,6 +185,7 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			Deny:             s.Deny,
 			AcceptProxy:      acceptProxyOf(s.AcceptProxy),
 			SendProxy:        proxyproto.Version(s.SendProxy),
+			SendProxyFirst:   s.SendProxyUDP == config.ProxyFirst,
 			Transparent:      s.Transparent,
 			MaxSessions:      s.MaxSessions,
 			Responses:        s.Responses,

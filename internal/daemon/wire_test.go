@@ -63,7 +63,8 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			s := base()
 			field := reflect.ValueOf(&s).Elem().Field(i)
 			switch name := fields.Field(i).Name; name {
-			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "Allow", "Deny", "DeclRange":
+			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "Allow", "Deny", "DeclRange",
+				"SendProxyUDP":
 			default:
 				if !change(field) {
 					t.Errorf("this test does not know how to change %s", name)
@@ -76,6 +77,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 		some := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 		check("Allow", with(base(), func(s *config.Service) { s.Allow = some }))
 		check("Deny", with(base(), func(s *config.Service) { s.Deny = some }))
+		check("SendProxyUDP", with(base(), func(s *config.Service) { s.SendProxyUDP = config.ProxyFirst }))
 		check("Failover", with(base(),
 			func(s *config.Service) { s.Failover = []config.ConsulQuery{{Service: "other"}} }))
 		check("Static", with(base(), func(s *config.Service) { s.Static = &config.Static{} }))

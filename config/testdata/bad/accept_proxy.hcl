@@ -25,5 +25,28 @@ service "dns" {
   listen   = 9003
   static { endpoints = ["10.0.0.1:53"] }
   accept_proxy { from = ["10.0.0.0/8"] }
-  send_proxy = "v2"
+  send_proxy = "v1"
+}
+
+service "first" {
+  protocol       = "udp"
+  listen         = 9004
+  responses      = 0
+  send_proxy     = "v2"
+  send_proxy_udp = "first"
+  static { endpoints = ["10.0.0.1:53"] }
+}
+
+service "alone" {
+  protocol       = "udp"
+  listen         = 9005
+  send_proxy_udp = "some"
+  static { endpoints = ["10.0.0.1:53"] }
+}
+
+service "tcp" {
+  listen         = 9006
+  send_proxy     = "v2"
+  send_proxy_udp = "each"
+  static { endpoints = ["10.0.0.1:80"] }
 }
