@@ -59,8 +59,8 @@ func (s *service) setFilters(spec *Service) {
 // mayCome reports whether the client at src may use the service.
 func (s *service) mayCome(src netip.Addr) bool { return s.filter.Load().admits(src) }
 
-// mayConnect reports whether a TCP connection from peer may begin. The peer is the client, or with AcceptProxy the
-// proxy, whose header then names the client.
+// mayConnect reports whether a TCP connection from peer may begin, or with AcceptProxy whether a datagram of peer may be
+// read. The peer is the client, or with AcceptProxy the proxy, whose header then names the client.
 func (s *service) mayConnect(peer netip.Addr) bool { return s.peers.Load().admits(peer) }
 
 // peerError returns why mayConnect has refused peer.
@@ -85,12 +85,14 @@ func (s *service) turnedAway(peer, listener netip.AddrPort) {
 // that came while there was none.
 type clearance struct{ by *clientFilter }
 
-// begin returns how a new session of the client at src, which has just been admitted, uses headers. It remembers the
-// filter that says so, because otherwise a session with headers would outlive a filter that is replaced by none.
-func (c *clearance) begin(s *service, src netip.Addr) headerUse {
-	f := s.filter.Load()
+// begin returns how a new session of the client at src, which has just been admitted, uses headers. heard says that the
+// client's datagram had one. begin remembers the filter that says so, because otherwise a session with headers would
+// outlive a filter that is replaced by none.
+func (c *clearance) begin(s *service, src netip.Addr, heard bool) headerUse {
+	f := s.filter.Load() // may be newer than the filter that has admitted the client, or wanted the header
 	use := f.headersOf()
-	if use != (headerUse{}) && f.admits(src) { // f may be newer than the filter that has admitted the client
+	use.heard = heard
+	if use != (headerUse{}) && use == f.headersOf() && f.admits(src) {
 		c.by = f
 	}
 	return use

@@ -30,8 +30,8 @@ type Session struct {
 	Listen  netip.AddrPort
 	Socket  int
 
-	Client netip.AddrPort
-	Local  netip.Addr // address that the client dialled; invalid unless the listener is on all addresses
+	Client netip.AddrPort // the address that answers go to; with AcceptProxy that of the proxy
+	Local  netip.Addr     // address that the client dialled; invalid unless the listener is on all addresses
 
 	Endpoint          lb.Endpoint
 	Requests, Answers int64         // datagrams of the client and of the endpoint
@@ -51,6 +51,13 @@ type SessionHeaders struct {
 	Sent  proxyproto.Version // version for the endpoint
 	First bool               // only the first datagram to the endpoint has the header
 	Front []byte             // header of the next datagram to the endpoint; empty if it has none
+
+	// Heard says that the client is a proxy, and that each of its datagrams has a header. The others are the contents of
+	// the header with which the session began. Client and Server are invalid if the header names no client.
+	Heard          bool
+	Client, Server netip.AddrPort
+	Datagram       bool
+	TLVs           []byte
 }
 
 // A sessionSocket is a proxySocket whose clients have sessions.

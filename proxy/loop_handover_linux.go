@@ -177,6 +177,7 @@ func (h *udpShard) adopt(a Session) bool {
 	if joins, err := unix.GetsockoptInt(a.FD, unix.SOL_UDP, unix.UDP_GRO); err == nil && joins != 0 {
 		x.joined = true
 	}
+	x.key.Introduced = introducedBy(x.headers.again())
 	x.enlist()
 	if l.add(x.fd, unix.EPOLLIN, x.number, 0) != 0 {
 		l.release(x.number)
@@ -185,7 +186,7 @@ func (h *udpShard) adopt(a Session) bool {
 		return false
 	}
 	h.idle = spec.sessionIdle(h.draining)
-	x.counted = s.countAnyway(a.Client)
+	x.counted = s.countAnyway(x.client())
 	h.add(x)
 	l.wheel.Set(&x.timer, x.used+h.idle)
 	if !a.Bound || x.headers.usedBy() != spec.headerUse() {

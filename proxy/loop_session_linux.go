@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
@@ -35,7 +36,7 @@ type loopSession struct {
 
 	key        batch.Key
 	serial     uint64                // see generation
-	clientName unix.RawSockaddrInet6 // the client's address
+	clientName unix.RawSockaddrInet6 // the address that answers go to: the client's, or that of the proxy before Lictor
 	cleared    clearance
 	began      time.Duration // when the session began, by the loop's clock
 	used       time.Duration // when a datagram last moved in either direction
@@ -82,7 +83,10 @@ func (l *eventLoop) newSession() *loopSession {
 	return new(loopSession)
 }
 
-func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key, in *batch.Batch, i int, q *holding) {
+// init begins the use of a session for datagram i, whose PROXY header was heard; nil if it had none. The session's
+// descriptor counts in q.
+func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key, in *batch.Batch, i int, q *holding,
+	heard *proxyproto.Header) {
 	*x = loopSession{
 		shard: h, s: s, endpoint: e, holding: q, key: key, clientName: in.Names[i], began: h.loop.now, used: h.loop.now,
 		fd: -1, head: -1, serial: h.loop.newSerial(),
@@ -91,8 +95,9 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key,
 		x.hops = in.Hops[i] - 1
 	}
 	x.timer.Owner = x
-	if use := x.cleared.begin(s, clientOf(&x.clientName).Addr()); use != (headerUse{}) {
-		x.headers = newSessionHeaders(use, x.hop())
+	client := clientBy(heard, clientOf(&x.clientName))
+	if use := x.cleared.begin(s, client.Addr(), heard != nil); use != (headerUse{}) {
+		x.headers = newSessionHeaders(use, x.hop(), heard)
 	}
 }
 
@@ -167,7 +172,7 @@ func (x *loopSession) forward(in *batch.Batch) {
 			tried.Add(x.endpoint.ID)
 		}
 		x.end(endRefused)
-		if x = h.begin(s, in.Key(int(i), h.socket.local), in, int(i), &tried); x == nil {
+		if x = h.begin(s, x.key, in, int(i), x.headers.again(), &tried); x == nil {
 			break
 		}
 		x.countRequests(in.CountFrom(i))
@@ -207,7 +212,7 @@ func (x *loopSession) sendAll(in *batch.Batch, i int16, header int) (int16, sysc
 	c := x.s.at(x.shard.loop.id)
 	hops, left := x.hopsOf(in, i)
 	if !left {
-		x.s.outOfHops(clientOf(&x.clientName))
+		x.s.outOfHops(x.client())
 		c.datagramsDropped.Add(int64(in.CountFrom(i)))
 		return -1, 0
 	}
@@ -371,7 +376,7 @@ func (x *loopSession) close(why endReason) {
 	x.state, x.serial, x.fd, x.lookup = over, 0, -1, nil
 	x.endpoint.Done()
 	if x.counted {
-		x.s.uncount(clientOf(&x.clientName))
+		x.s.uncount(x.client())
 	}
 	h.socket.sessions.Add(-1)
 	x.s.at(h.loop.id).sessionsActive.Add(-1)
@@ -382,7 +387,7 @@ func (x *loopSession) close(why endReason) {
 // summary describes the session for reports.
 func (x *loopSession) summary() report {
 	return report{
-		client: clientOf(&x.clientName), listener: x.shard.socket.addr, endpoint: x.endpoint,
+		client: x.client(), listener: x.shard.socket.addr, endpoint: x.endpoint,
 		age: x.shard.loop.now - x.began,
 		up:  x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,
 	}

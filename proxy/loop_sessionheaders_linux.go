@@ -14,13 +14,30 @@ import (
 // A Batch has room for every header.
 const _ = uint(batch.Headroom - proxyproto.MaxHeader)
 
-// hop returns what a header says of the session.
-func (x *loopSession) hop() *hop {
+// hear returns the PROXY header of datagram i, and removes it from the datagram. The result is valid until the next call.
+// It is nil if the datagram must be dropped, which has been recorded.
+func (h *udpShard) hear(s *service, in *batch.Batch, i int) *proxyproto.Header {
+	if in.Segment(i) > 0 { // the kernel has joined datagrams before the service accepted headers
+		return nil
+	}
+	size, ok := s.hearDatagram(&h.heard, clientOf(&in.Names[i]), in.Payload(i))
+	if !ok {
+		return nil
+	}
+	in.Strip(i, size)
+	return &h.heard
+}
+
+// client returns the session's client.
+func (x *loopSession) client() netip.AddrPort { return x.headers.client(clientOf(&x.clientName)) }
+
+// hop returns what the loop knows of the session's client.
+func (x *loopSession) hop() hop {
 	var local netip.Addr
 	if x.key.Local != (sys.Source{}) {
 		local = netip.AddrFrom16(x.key.Local)
 	}
-	return &hop{client: clientOf(&x.clientName), server: listenedAt(x.shard.socket.addr, local),
+	return hop{client: clientOf(&x.clientName), server: listenedAt(x.shard.socket.addr, local),
 		id: x.serial<<8 | uint64(uint8(x.shard.loop.id)), udp: true}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
@@ -33,6 +34,7 @@ type udpShard struct {
 	byClient      map[batch.Key]*loopSession
 	ring          sessionRing
 	sharedSockets map[*lb.Member]*sharedSocket // sockets of one-way sessions, by endpoint
+	heard         proxyproto.Header            // header of the latest datagram; its TLVs are a part of the batch
 
 	// Other loops read oldest and holding. oldest is the instant of the last use of the ring's first session, by the
 	// loops' common clock, or noSession. holding belongs to the present service.
@@ -109,12 +111,18 @@ func (h *udpShard) ready(int, uint32) {
 // forward forwards the first n datagrams of in, session by session.
 func (h *udpShard) forward(in *batch.Batch, n int) {
 	s := h.socket.service.Load()
+	hears := s.filter.Load().headersOf().heard
 	work := h.loop.udp.work[:0]
 	for i := range n {
 		if in.ToAll[i] && h != h.socket.shards[0] {
 			continue // each socket of the listener gets a copy; only the first one forwards it
 		}
-		x := h.sessionFor(s, in, i)
+		var x *loopSession
+		if !hears {
+			x = h.sessionFor(s, in, i, nil)
+		} else if heard := h.hear(s, in, i); heard != nil {
+			x = h.sessionFor(s, in, i, heard)
+		}
 		if x == nil {
 			s.at(h.loop.id).datagramsDropped.Add(int64(in.Count(i)))
 			continue
@@ -134,15 +142,18 @@ func (h *udpShard) forward(in *batch.Batch, n int) {
 
 // sessionFor returns the session for datagram i, a new one if necessary. A session is replaced if its endpoint has
 // refused a datagram, is ejected or has left the service. A session ends if its client may not come any more.
-// sessionFor returns nil if no session can begin.
-func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
+// heard is the PROXY header of the datagram, or nil. sessionFor returns nil if no session can begin.
+func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int, heard *proxyproto.Header) *loopSession {
 	key := in.Key(i, h.socket.local)
+	if heard != nil {
+		key.Introduced = introducedBy(heard)
+	}
 	x := h.byClient[key]
 	var tried lb.Tried
 	if x != nil && x.head < 0 { // a session with datagrams in this batch is not replaced
 		why := notEnded
 		if x.cleared.isDue(s) {
-			why = x.cleared.renew(s, clientOf(&x.clientName).Addr(), x.headers.usedBy())
+			why = x.cleared.renew(s, x.client().Addr(), x.headers.usedBy())
 		}
 		if why == notEnded {
 			why = s.replaces(x.s, x.endpoint, x.isRefused())
@@ -156,7 +167,7 @@ func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 		}
 	}
 	if x == nil {
-		if x = h.begin(s, key, in, i, &tried); x == nil {
+		if x = h.begin(s, key, in, i, heard, &tried); x == nil {
 			return nil
 		}
 	}
@@ -164,15 +175,16 @@ func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	return x
 }
 
-// begin begins a session for the client of datagram i, if possible with an endpoint that is not in tried. begin returns
-// nil if no session can begin; the reason has then been logged.
-func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, tried *lb.Tried) *loopSession {
+// begin begins a session for the client of datagram i, if possible with an endpoint that is not in tried. heard is the
+// PROXY header of the datagram, or nil. begin returns nil if no session can begin; the reason has then been logged.
+func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, heard *proxyproto.Header,
+	tried *lb.Tried) *loopSession {
 	if h.draining {
 		return nil
 	}
 	var x *loopSession
 	var q *holding
-	counted, ok := s.beginSession(clientOf(&in.Names[i]), in.Hops[i], tried, sessionOpener{
+	counted, ok := s.beginSession(clientBy(heard, clientOf(&in.Names[i])), in.Hops[i], tried, sessionOpener{
 		takeRoom: func() bool {
 			if s.spec.Load().sharesSockets() { // such a session has no descriptor of its own; its shared socket has one
 				h.makeRoomOneWay(s)
@@ -188,7 +200,7 @@ func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, trie
 		},
 		attach: func(m *lb.Member) error {
 			x = h.loop.newSession()
-			x.init(h, s, m, key, in, i, q)
+			x.init(h, s, m, key, in, i, q, heard)
 			err := x.connect()
 			if err != nil && x.number > 0 {
 				h.loop.release(x.number)
@@ -219,7 +231,7 @@ func (h *udpShard) add(x *loopSession) {
 	h.aged()
 	h.loop.wheel.Set(&x.timer, h.loop.now+h.idle)
 	if x.s.log.IsDebug() {
-		x.s.log.Debug("session began", "client", clientOf(&x.clientName), "endpoint", x.endpoint.Address())
+		x.s.log.Debug("session began", "client", x.client(), "endpoint", x.endpoint.Address())
 	}
 }
 

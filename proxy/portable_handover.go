@@ -162,7 +162,7 @@ func (u *udpSocket) adoptOne(a Session) bool {
 		s.share.release(sessionDescriptors)
 		return false
 	}
-	x := newSession(u, s, sessionKey{a.Client, a.Local}, endpoint)
+	x := newSession(u, s, sessionKey{client: a.Client, local: a.Local}, endpoint)
 	x.asked.Store(a.Requests)
 	x.datagramsUp.Store(a.Sent)
 	x.datagramsDown.Store(a.Answers)
@@ -170,10 +170,11 @@ func (u *udpSocket) adoptOne(a Session) bool {
 	x.bytesDown.Store(a.Down)
 	x.began = u.now() - a.Age
 	x.headers = a.Headers.adopted()
-	x.counted = s.countAnyway(a.Client)
+	x.key.introduced = introducedBy(x.headers.again())
+	x.counted = s.countAnyway(x.client())
 	if err := x.adopt(a.FD); err != nil {
 		if x.counted {
-			s.uncount(a.Client)
+			s.uncount(x.client())
 		}
 		endpoint.Done()
 		s.share.release(sessionDescriptors)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/deadline"
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -67,15 +68,18 @@ func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session
 	return x
 }
 
-// openHeaders makes the PROXY headers of a new session.
-func (x *session) openHeaders() {
-	use := x.cleared.begin(x.service, x.key.client.Addr())
+// openHeaders makes the PROXY headers of a new session. heard is the header of its first datagram, or nil.
+func (x *session) openHeaders(heard *proxyproto.Header) {
+	use := x.cleared.begin(x.service, clientBy(heard, x.key.client).Addr(), heard != nil)
 	if use == (headerUse{}) {
 		return
 	}
-	x.headers = newSessionHeaders(use, &hop{client: x.key.client, server: listenedAt(x.socket.addr, x.key.local),
-		id: x.socket.engine.clients.Add(1), udp: true})
+	x.headers = newSessionHeaders(use, hop{client: x.key.client, server: listenedAt(x.socket.addr, x.key.local),
+		id: x.socket.engine.clients.Add(1), udp: true}, heard)
 }
+
+// client returns the session's client. x.key.client is the address that answers go to.
+func (x *session) client() netip.AddrPort { return x.headers.client(x.key.client) }
 
 // connect opens the socket to the endpoint. If the endpoint's host name must be looked up first, connect does nothing,
 // and replies opens the socket.
@@ -296,7 +300,7 @@ func (x *session) close(why endReason) bool {
 	}
 	x.endpoint.Done()
 	if x.counted {
-		x.service.uncount(x.key.client)
+		x.service.uncount(x.client())
 	}
 	x.service.at(0).sessionsActive.Add(-1)
 	if x.service.observed() {
@@ -312,7 +316,7 @@ func (x *session) close(why endReason) bool {
 // summary returns the report of the session.
 func (x *session) summary() report {
 	return report{
-		client: x.key.client, listener: x.socket.addr, endpoint: x.endpoint, age: x.socket.now() - x.began,
+		client: x.client(), listener: x.socket.addr, endpoint: x.endpoint, age: x.socket.now() - x.began,
 		up: x.bytesUp.Load(), down: x.bytesDown.Load(),
 		datagramsUp: x.datagramsUp.Load(), datagramsDown: x.datagramsDown.Load(),
 	}

@@ -4,13 +4,16 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 )
 
-// A sessionKey identifies a session: by the client's address and, on a wildcard listener, by the address that the
-// client dialled.
+// A sessionKey identifies a session: by the sender's address and, on a wildcard listener, by the address that the
+// sender dialled. If the sender is a proxy, what it says of the client is a part of the key.
 type sessionKey struct {
-	client netip.AddrPort
-	local  netip.Addr
+	client     netip.AddrPort
+	local      netip.Addr
+	introduced batch.Introduced
 }
 
 // A sessionTable holds the sessions of one listener. A sessionTable finds the session that has been idle longest.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -24,7 +25,10 @@ type udpSocket struct {
 	service atomic.Pointer[service]
 	began   time.Time
 	drops   dropCount
-	out     []byte // a datagram with its PROXY header; only the listener's goroutine uses it
+
+	// Only the listener's goroutine uses these.
+	heard proxyproto.Header // header of the latest datagram; its TLVs are a part of that
+	out   []byte            // a datagram with its PROXY header
 
 	ctx      context.Context // ends when all sessions must end
 	cancel   context.CancelFunc
@@ -177,6 +181,16 @@ func (u *udpSocket) answer(b, source []byte, to netip.AddrPort) error {
 // another endpoint. If the client may not come any more, its session ends.
 func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s := u.service.Load()
+	var heard *proxyproto.Header
+	if s.filter.Load().headersOf().heard {
+		size, ok := s.hearDatagram(&u.heard, key.client, b)
+		if !ok {
+			s.at(0).datagramsDropped.Add(1)
+			return
+		}
+		heard, b = &u.heard, b[size:]
+		key.introduced = introducedBy(heard)
+	}
 	var tried lb.Tried
 	for range maxDials {
 		x := u.sessions.get(key)
@@ -184,7 +198,7 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			refused, sameEndpoint := x.isOver()
 			why := notEnded
 			if x.cleared.isDue(s) {
-				why = x.cleared.renew(s, key.client.Addr(), x.headers.usedBy())
+				why = x.cleared.renew(s, x.client().Addr(), x.headers.usedBy())
 			}
 			if why == notEnded {
 				why = s.replaces(x.service, x.endpoint, refused)
@@ -198,7 +212,7 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			}
 		}
 		if x == nil {
-			if x = u.open(s, key, sys.Hops(oob), &tried); x == nil {
+			if x = u.open(s, key, heard, sys.Hops(oob), &tried); x == nil {
 				break
 			}
 		}
@@ -234,19 +248,20 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s.at(0).datagramsDropped.Add(1)
 }
 
-// open begins a session for key with an endpoint that is not in tried, if there is one. hops is the hop limit of its
-// first datagram; 0 means unknown. If there is no endpoint, open records the reason and returns nil.
-func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried) *session {
+// open begins a session for key with an endpoint that is not in tried, if there is one. heard is the PROXY header of its
+// first datagram, or nil. hops is the hop limit of that datagram; 0 means unknown. If there is no endpoint, open records
+// the reason and returns nil.
+func (u *udpSocket) open(s *service, key sessionKey, heard *proxyproto.Header, hops uint8, tried *lb.Tried) *session {
 	if u.sessions.isDraining() {
 		return nil
 	}
 	var x *session
-	counted, ok := s.beginSession(key.client, hops, tried, sessionOpener{
+	counted, ok := s.beginSession(clientBy(heard, key.client), hops, tried, sessionOpener{
 		takeRoom: func() bool { return u.makeRoom(s) },
 		giveRoom: func() { s.share.release(sessionDescriptors) },
 		attach: func(m *lb.Member) error {
 			x = newSession(u, s, key, m)
-			x.openHeaders()
+			x.openHeaders(heard)
 			x.hops = max(hops, 1) - 1
 			err := x.connect()
 			for n := 0; n < maxDials && outOfPorts(err) && !s.spec.Load().Transparent && u.freePort(s); n++ {
@@ -271,7 +286,7 @@ func (u *udpSocket) begin(x *session) *session {
 		return nil
 	}
 	if x.service.log.IsDebug() {
-		x.service.log.Debug("session began", "client", x.key.client, "endpoint", x.endpoint.Address())
+		x.service.log.Debug("session began", "client", x.client(), "endpoint", x.endpoint.Address())
 	}
 	return x
 }

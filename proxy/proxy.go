@@ -108,8 +108,8 @@ type Service struct {
 	// at the next datagram of its client.
 	Allow, Deny []netip.Prefix
 
-	// AcceptProxy, unless it is nil, makes the TCP clients of all listeners send a PROXY header. It is never guessed
-	// whether a client sends one.
+	// AcceptProxy, unless it is nil, makes the clients of all listeners send a PROXY header: TCP clients in front of their
+	// first byte, and UDP clients in front of each datagram. It is never guessed whether a client sends one.
 	AcceptProxy *AcceptProxy
 
 	// SendProxy is the version of the PROXY header that endpoints get in front of the client's bytes. UDP endpoints get it

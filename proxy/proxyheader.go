@@ -17,11 +17,11 @@ import (
 // An AcceptProxy says that the clients of a service are proxies that send the header of the PROXY protocol first. The
 // address in the header is the client's address for everything that Lictor does.
 type AcceptProxy struct {
-	// From holds the addresses of the proxies. A connection from another address is reset, because its header could
-	// name any client. An empty From trusts no proxy.
+	// From holds the addresses of the proxies. A connection from another address is reset, and a datagram is dropped,
+	// because its header could name any client. An empty From trusts no proxy.
 	From []netip.Prefix
 
-	// Timeout is how long a client may take to send its header. A zero or negative Timeout means 3 s.
+	// Timeout is how long a TCP client may take to send its header. A zero or negative Timeout means 3 s.
 	Timeout time.Duration
 }
 

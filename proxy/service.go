@@ -16,7 +16,7 @@ type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]
 	filter   atomic.Pointer[clientFilter] // nil: all clients may come
-	peers    atomic.Pointer[clientFilter] // filter of the peers of TCP connections; nil: all may connect
+	peers    atomic.Pointer[clientFilter] // filter of TCP peers and of proxies; nil: all may connect
 	balancer lb.LoadBalancer
 	share    *share // this service's share of the descriptors
 	log      hclog.Logger

@@ -24,5 +24,20 @@
 // destination, its local address, and its hops.
 //
 // Only New allocates, and no function waits. If the system denies a call, another call takes its place; see
-// sys.Denials. The package is for Linux; on other systems it is empty.
+// sys.Denials. The package is for Linux; on other systems it has only Introduction.
 package batch
+
+import (
+	"net/netip"
+	"unique"
+)
+
+// An Introduction is what the PROXY header of a datagram says. The addresses are invalid if the header names no client.
+type Introduction struct {
+	Client netip.AddrPort
+	Server netip.AddrPort // the address that the client has used
+}
+
+// An Introduced is an Introduction that can be compared and hashed by its address. The zero Introduced stands for a
+// datagram without a header.
+type Introduced = unique.Handle[Introduction]

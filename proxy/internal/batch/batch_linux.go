@@ -272,10 +272,12 @@ type ClientID struct {
 	v6    uint16 // 1 for an IPv6 client, 0 for IPv4
 }
 
-// A Key identifies a session by the client's address and, on a wildcard listener, by the local address it used.
+// A Key identifies a session by the sender's address and, on a wildcard listener, by the local address it used. If the
+// sender is a proxy, what it says of the client is a part of the key.
 type Key struct {
-	Client ClientID
-	Local  sys.Source
+	Client     ClientID
+	Local      sys.Source
+	Introduced Introduced // Batch.Key leaves it zero
 }
 
 // ClientIDOf returns the ClientID of a socket address.
