@@ -158,7 +158,8 @@ service "web" {
   # services need "v2".
   # send_proxy = "v2"
 
-  # Expect such a header from each client, if the clients are proxies with these addresses. TCP only.
+  # Expect such a header from each client, if the clients are proxies with these addresses. Over UDP, each
+  # datagram must begin with a header of version 2, and there is no timeout.
   # accept_proxy {
   #   from    = ["10.0.0.0/8"]
   #   timeout = "3s"

@@ -113,6 +113,7 @@ service "b" {
   idle_timeout = "2m"
   max_sessions = 7
   send_proxy = "v2"
+  accept_proxy { from = ["10.0.0.7"] }
   responses = 0
   requests = 1
   deny     = ["192.168.0.0/16", "2001:db8::/32"]
@@ -206,7 +207,8 @@ service "a" {
 			IdleTimeout:      2 * time.Minute,
 			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: Off,
 			Requests: 1, Deny: prefixes("192.168.0.0/16", "2001:db8::/32"), SendProxy: ProxyV2, SendProxyUDP: ProxyEach,
-			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
+			AcceptProxy: &AcceptProxy{From: prefixes("10.0.0.7/32")},
+			Balance:     SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`",
 				Datacenter: "dc2", Near: "_agent",
@@ -220,8 +222,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 47 {
-		t.Errorf("got the filter on line %d, want 47", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 48 {
+		t.Errorf("got the filter on line %d, want 48", line)
 	}
 }
 

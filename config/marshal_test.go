@@ -64,6 +64,7 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 			listen         = 53
 			send_proxy     = "v2"
 			send_proxy_udp = "first"
+			accept_proxy { from = ["10.0.0.0/8"] }
 		}`} {
 		cfg, diags := Load([]string{"../example.hcl"}, Options{Getenv: getenv})
 		if text != "" {

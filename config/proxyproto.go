@@ -8,7 +8,7 @@ import (
 // AcceptProxy says that the clients of a service are proxies that send a PROXY header.
 type AcceptProxy struct {
 	From    []netip.Prefix // the addresses of the proxies; at least one
-	Timeout time.Duration  // time for a client to send its header
+	Timeout time.Duration  `zero:""` // time for a client to send its header; zero for UDP
 }
 
 // ProxyVersion is a version of the PROXY protocol. It is zero for endpoints that get no header.
@@ -90,10 +90,14 @@ func (b *block) proxyProtocol(s *Service) {
 	if a == nil {
 		return
 	}
-	s.AcceptProxy = &AcceptProxy{
-		From: a.prefixes("from", "If clients send no PROXY header, remove accept_proxy"),
-		Timeout: a.durationAboveZero("timeout", DefaultAcceptProxyTimeout,
-			"it is the time that a client has to send its header. The default is \"3s\""),
+	s.AcceptProxy = &AcceptProxy{From: a.prefixes("from", "If clients send no PROXY header, remove accept_proxy")}
+	timeout := a.durationAboveZero("timeout", DefaultAcceptProxyTimeout,
+		"it is the time that a client has to send its header. The default is \"3s\"")
+	if s.Protocol == TCP {
+		s.AcceptProxy.Timeout = timeout
+	} else if attr := a.attrs["timeout"]; attr != nil {
+		b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol",
+			"timeout is for tcp, and this service is udp: each datagram begins with the header. Remove it.")
 	}
 	if !a.has("from") {
 		a.missing("from", "accept_proxy needs from, the addresses of the proxies whose headers are believed, "+

@@ -111,7 +111,7 @@ func (b *block) foreign(p Protocol) {
 	other, names := UDP, []string{"max_sessions", "responses", "requests", "send_proxy_udp"}
 	if p == UDP {
 		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace",
-			"max_queue", "queue_timeout", "empty_wait", "accept_proxy"}
+			"max_queue", "queue_timeout", "empty_wait"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {

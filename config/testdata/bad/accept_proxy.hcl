@@ -24,7 +24,10 @@ service "dns" {
   protocol = "udp"
   listen   = 9003
   static { endpoints = ["10.0.0.1:53"] }
-  accept_proxy { from = ["10.0.0.0/8"] }
+  accept_proxy {
+    from    = ["10.0.0.0/8"]
+    timeout = "1s"
+  }
   send_proxy = "v1"
 }
 
