@@ -87,10 +87,11 @@ func TestMessagesLoseOnlyWhatTheyPointTo(t *testing.T) {
 
 // A shown line ends before its comment. A diagnostic may point into the comment.
 func TestMessagesLoseComments(t *testing.T) {
+	const rest = "\nservice \"web\" { listen = 1 }\n"
 	for src, want := range map[string]string{
-		"log_level = \"loud\" # the \"old\" one\nservice \"web\" { listen = 1 }\n": "   1 | log_level = \"loud\"\n",
-		"log_level = /* old */ \"loud\"\nservice \"web\" { listen = 1 }\n":         "   1 | log_level =           \"loud\"\n",
-		"service \"web\" { listen = 1 }\n/* \"old\"":                               "   2 | \n",
+		"log_level = \"loud\" # the \"old\" one" + rest: "   1 | log_level = \"loud\"\n",
+		"log_level = /* old */ \"loud\"" + rest:         "   1 | log_level =           \"loud\"\n",
+		rest + "/* \"old\"":                             "   3 | \n",
 	} {
 		_, diags := loadText(src, nil)
 		if text := textOf(diags); !strings.Contains(text, want) {

@@ -74,12 +74,14 @@ func (b *block) sendProxy(s *Service) {
 		_ = s.SendProxyUDP.UnmarshalText([]byte(datagrams))
 		if s.SendProxyUDP == ProxyFirst && s.Responses == Off {
 			b.l.problem(b.rangeOf("send_proxy_udp"), "Arguments that exclude each other",
-				"send_proxy_udp cannot be \"first\" with responses = 0: all clients then share a socket to the instance, so "+
+				"send_proxy_udp cannot be \"first\" with responses = 0: all clients then share a socket to the "+
+					"instance, so "+
 					"it cannot tell to whom a datagram without a header belongs. Write \"each\".")
 		}
 	case b.has("send_proxy_udp"):
 		b.l.problem(b.attrs["send_proxy_udp"].NameRange.Ptr(), "Argument without send_proxy",
-			"send_proxy_udp says which datagrams have the header of send_proxy. Remove it, or write send_proxy = \"v2\".")
+			"send_proxy_udp says which datagrams have the header of send_proxy. "+
+				"Remove it, or write send_proxy = \"v2\".")
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 )
 
 // A headerDNS is a name server that expects a PROXY header in front of each query, as dnsdist and the PowerDNS Recursor
-// do. It answers a query for TXT with the client, the address that the client has used and the session's ID. It does not
-// answer a query without a header.
+// do. It answers a query for TXT with the client, the address that the client has used and the session's ID. It does
+// not answer a query without a header.
 type headerDNS struct {
 	*instance
 	mu     sync.Mutex
@@ -73,8 +73,10 @@ func (s *headerDNS) answer(b []byte) []byte {
 		}
 	}
 	m.Answers = []dnsmessage.Resource{{
-		Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Type: dnsmessage.TypeTXT, Class: dnsmessage.ClassINET},
-		Body:   &dnsmessage.TXTResource{TXT: []string{text}},
+		Header: dnsmessage.ResourceHeader{
+			Name: m.Questions[0].Name, Type: dnsmessage.TypeTXT, Class: dnsmessage.ClassINET,
+		},
+		Body: &dnsmessage.TXTResource{TXT: []string{text}},
 	}}
 	packed, err := m.Pack()
 	if err != nil {

@@ -15,8 +15,8 @@ type Options struct {
 	// because a TCP failure says nothing about UDP.
 	Network Network
 
-	// ProbeHeader is the version of the PROXY header that a check sends. Endpoints that get a header from clients expect
-	// one from checks too. Over UDP the header is in the check's datagram, and only of version 2.
+	// ProbeHeader is the version of the PROXY header that a check sends. Endpoints that get a header from clients
+	// expect one from checks too. Over UDP the header is in the check's datagram, and only of version 2.
 	ProbeHeader proxyproto.Version
 
 	// Policy is the way to choose the next endpoint.

@@ -59,8 +59,8 @@ func (s *service) setFilters(spec *Service) {
 // mayCome reports whether the client at src may use the service.
 func (s *service) mayCome(src netip.Addr) bool { return s.filter.Load().admits(src) }
 
-// mayConnect reports whether a TCP connection from peer may begin, or with AcceptProxy whether a datagram of peer may be
-// read. The peer is the client, or with AcceptProxy the proxy, whose header then names the client.
+// mayConnect reports whether a TCP connection from peer may begin, or with AcceptProxy whether a datagram of peer may
+// be read. The peer is the client, or with AcceptProxy the proxy, whose header then names the client.
 func (s *service) mayConnect(peer netip.Addr) bool { return s.peers.Load().admits(peer) }
 
 // peerError returns why mayConnect has refused peer.

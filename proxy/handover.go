@@ -52,8 +52,8 @@ type SessionHeaders struct {
 	First bool               // only the first datagram to the endpoint has the header
 	Front []byte             // header of the next datagram to the endpoint; empty if it has none
 
-	// Heard says that the client is a proxy, and that each of its datagrams has a header. The others are the contents of
-	// the header with which the session began. Client and Server are invalid if the header names no client.
+	// Heard says that the client is a proxy, and that each of its datagrams has a header. The others are the contents
+	// of the header with which the session began. Client and Server are invalid if the header names no client.
 	Heard          bool
 	Client, Server netip.AddrPort
 	Datagram       bool

@@ -66,10 +66,10 @@ type loopPair struct {
 type flow struct {
 	backlog  *backlog // bytes that were read and not yet written, oldest first
 	moved    int64
-	room     int  // least number of bytes that the destination accepts; see loopPair.measureRoom
-	bulk     bool // whether to move bytes by splice
-	queued   bool // whether the direction waits for its task in the loop's next turn
-	finished bool // whether the source has ended, or its bytes cannot be used any more
+	room     int32 // least number of bytes that the destination accepts; see loopPair.measureRoom
+	bulk     bool  // whether to move bytes by splice
+	queued   bool  // whether the direction waits for its task in the loop's next turn
+	finished bool  // whether the source has ended, or its bytes cannot be used any more
 }
 
 type pairState int8

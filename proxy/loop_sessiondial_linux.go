@@ -22,13 +22,13 @@ type lookup struct {
 func (x *loopSession) connect() error {
 	spec := x.s.spec.Load()
 	if x.endpoint.Host == "" {
-		if err := spec.unfit(x.endpoint, x.client(), x.endpoint.Addr.Addr()); err != nil {
+		if err := spec.unfit(x.endpoint, x.client().Addr(), x.endpoint.Addr.Addr()); err != nil {
 			return err
 		}
 		return x.connectTo(x.endpoint.Addr)
 	}
 	if out := x.shard.sharedSockets[x.endpoint]; out != nil && x.holding == nil && !out.named.isOver() {
-		err := x.s.barred(spec, x.endpoint, x.client(), out.addr)
+		err := x.s.barred(spec, x.endpoint, x.client().Addr(), out.addr)
 		if err == nil {
 			x.named = out.named
 			return x.connectTo(out.addr)
@@ -44,7 +44,7 @@ func (x *loopSession) connect() error {
 
 // connectToAny opens the socket to the first address of the endpoint's host name for which that works.
 func (x *loopSession) connectToAny(addrs []netip.Addr) error {
-	addrs, err := x.s.admitted(x.s.spec.Load(), x.endpoint, x.client(), addrs)
+	addrs, err := x.s.admitted(x.s.spec.Load(), x.endpoint, x.client().Addr(), addrs)
 	r := x.shard.socket.engine.resolver
 	for _, a := range r.Order(lb.UDP, x.endpoint.Endpoint, addrs) {
 		at := netip.AddrPortFrom(a, x.endpoint.Addr.Port())
@@ -55,9 +55,6 @@ func (x *loopSession) connectToAny(addrs []netip.Addr) error {
 	}
 	return err
 }
-
-// client returns the client's address.
-func (x *loopSession) client() netip.Addr { return clientOf(&x.clientName).Addr() }
 
 func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
@@ -75,7 +72,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 		x.shared, x.fd, x.state = out, out.fd, live
 		return nil
 	}
-	from := x.s.spec.Load().source(x.client())
+	from := x.s.spec.Load().source(x.client().Addr())
 	fd, err := sys.StartConnect(from, addr, unix.SOCK_DGRAM)
 	if err == unix.EAGAIN && !from.IsValid() { // all ports to that address are in use, see connect(2)
 		fd, err = h.portFor(x, addr)

@@ -14,8 +14,8 @@ import (
 // A Batch has room for every header.
 const _ = uint(batch.Headroom - proxyproto.MaxHeader)
 
-// hear returns the PROXY header of datagram i, and removes it from the datagram. The result is valid until the next call.
-// It is nil if the datagram must be dropped, which has been recorded.
+// hear returns the PROXY header of datagram i, and removes it from the datagram. The result is valid until the next
+// call. It is nil if the datagram must be dropped, which has been recorded.
 func (h *udpShard) hear(s *service, in *batch.Batch, i int) *proxyproto.Header {
 	if in.Segment(i) > 0 { // the kernel has joined datagrams before the service accepted headers
 		return nil
@@ -83,8 +83,8 @@ func (x *loopSession) sendEach(in *batch.Batch, i int16) (int16, syscall.Errno) 
 	return refused, err
 }
 
-// withoutJoined drops the datagrams that the kernel has joined, and returns the place of the first one that is left. The
-// kernel joins none for a service with headers, but a few may have arrived before the service became one.
+// withoutJoined drops the datagrams that the kernel has joined, and returns the place of the first one that is left.
+// The kernel joins none for a service with headers, but a few may have arrived before the service became one.
 func (x *loopSession) withoutJoined(in *batch.Batch, i int16) (first int16) {
 	first = -1
 	link := &first

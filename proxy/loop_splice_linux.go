@@ -53,11 +53,11 @@ func (p *loopPair) splice(from int) int {
 func (p *loopPair) measureRoom(from int) int {
 	f, to := &p.flows[from], 1-from
 	if f.room < 2*pipeSize {
-		if f.room = sys.FaultRoom(p.fd[to], sys.Room(int(p.fd[to]))); f.room == 0 {
+		if f.room = int32(sys.FaultRoom(p.fd[to], sys.Room(int(p.fd[to])))); f.room == 0 {
 			p.writable[to] = false
 		}
 	}
-	return f.room
+	return int(f.room)
 }
 
 // drain writes the n bytes in a pipe to the destination, and returns the pipe to the pool.
@@ -68,7 +68,7 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 		var m int
 		if m, err = sys.Splice(pipe.R, p.fd[to], left, p.fd[to]); err == 0 {
 			left -= m
-			f.room -= m
+			f.room -= int32(m)
 			p.countMoved(from, m)
 		}
 	}

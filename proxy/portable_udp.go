@@ -248,9 +248,9 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s.at(0).datagramsDropped.Add(1)
 }
 
-// open begins a session for key with an endpoint that is not in tried, if there is one. heard is the PROXY header of its
-// first datagram, or nil. hops is the hop limit of that datagram; 0 means unknown. If there is no endpoint, open records
-// the reason and returns nil.
+// open begins a session for key with an endpoint that is not in tried, if there is one. heard is the PROXY header of
+// its first datagram, or nil. hops is the hop limit of that datagram; 0 means unknown. If there is no endpoint, open
+// records the reason and returns nil.
 func (u *udpSocket) open(s *service, key sessionKey, heard *proxyproto.Header, hops uint8, tried *lb.Tried) *session {
 	if u.sessions.isDraining() {
 		return nil

@@ -108,16 +108,16 @@ type Service struct {
 	// at the next datagram of its client.
 	Allow, Deny []netip.Prefix
 
-	// AcceptProxy, unless it is nil, makes the clients of all listeners send a PROXY header: TCP clients in front of their
-	// first byte, and UDP clients in front of each datagram. It is never guessed whether a client sends one.
+	// AcceptProxy, unless it is nil, makes the clients of all listeners send a PROXY header: TCP clients in front of
+	// their first byte, and UDP clients in front of each datagram. It is never guessed whether a client sends one.
 	AcceptProxy *AcceptProxy
 
-	// SendProxy is the version of the PROXY header that endpoints get in front of the client's bytes. UDP endpoints get it
-	// in front of each datagram, and only with version 2, because version 1 does not know UDP.
+	// SendProxy is the version of the PROXY header that endpoints get in front of the client's bytes. UDP endpoints get
+	// it in front of each datagram, and only with version 2, because version 1 does not know UDP.
 	SendProxy proxyproto.Version
 
-	// SendProxyFirst leaves the header out of all datagrams of a UDP session but the first. SendProxyFirst does nothing if
-	// Responses is negative, because sessions then share a socket.
+	// SendProxyFirst leaves the header out of all datagrams of a UDP session but the first. SendProxyFirst does nothing
+	// if Responses is negative, because sessions then share a socket.
 	SendProxyFirst bool
 
 	// Transparent makes the address of each connection and UDP session to an endpoint that of the client, with another

@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 )
 
-// This file has what both engines share of the PROXY headers of UDP. A header is a part of a datagram: it comes in front
-// of the client's own bytes, and is not counted with them.
+// This file has what both engines share of the PROXY headers of UDP. A header is a part of a datagram: it comes in
+// front of the client's own bytes, and is not counted with them.
 
 // headerUse says which datagrams of a service have PROXY headers. The zero value is none.
 type headerUse struct {
@@ -26,7 +26,8 @@ func (s *Service) headerUse() headerUse {
 		return headerUse{}
 	}
 	// One-way sessions share their sockets, so an endpoint cannot tell to which session a datagram belongs.
-	return headerUse{heard: s.AcceptProxy != nil, sent: s.SendProxy, first: s.SendProxy != proxyproto.None && s.SendProxyFirst && !s.isOneWay()}
+	return headerUse{heard: s.AcceptProxy != nil, sent: s.SendProxy,
+		first: s.SendProxy != proxyproto.None && s.SendProxyFirst && !s.isOneWay()}
 }
 
 // sessionHeaders are the PROXY headers of a UDP session. A session of a service without headers has nil.

@@ -60,7 +60,8 @@ func testJoined(t *testing.T, h *house, s Service) {
 	eventually(t, equals("dropped", func() int64 { return h.stats().DatagramsDropped }, 2))
 	setUDP(t, c, unix.SOL_UDP, unix.UDP_SEGMENT, 0)
 	c.Write(message("three"))
-	if a := testproc.Receive(t, "a datagram", got); a.text != "three" || a.headless != (s.SendProxy == proxyproto.None) {
+	a := testproc.Receive(t, "a datagram", got)
+	if a.text != "three" || a.headless != (s.SendProxy == proxyproto.None) {
 		t.Errorf("got %+v, want the third one", a)
 	}
 }

@@ -151,7 +151,8 @@ func TestUDPSendProxyAgainToTheNextEndpoint(t *testing.T) {
 	for _, first := range []bool{false, true} {
 		forEachEngine(t, func(t *testing.T, h *house) {
 			server, got := announcedServer(t)
-			addr := h.serve(Service{Protocol: UDP, SendProxy: proxyproto.V2, SendProxyFirst: first}, server, deadPort(t))
+			addr := h.serve(Service{Protocol: UDP, SendProxy: proxyproto.V2, SendProxyFirst: first}, server,
+				deadPort(t))
 			ids := map[string]bool{}
 			for i := range 6 {
 				c := dialUDP(t, addr)
@@ -275,14 +276,15 @@ func wantAnswer(t *testing.T, c *net.UDPConn, want string) {
 	}
 }
 
-// Each client that a proxy names has a session of its own, although all datagrams come from one address. Answers go back
-// there without a header.
+// Each client that a proxy names has a session of its own, although all datagrams come from one address. Answers go
+// back there without a header.
 func TestUDPAcceptProxy(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::]:0"} {
 		t.Run(at, func(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
 				told := records(h)
-				addr := h.serve(Service{Protocol: UDP, AcceptProxy: anyLocal, Listen: listen(netip.MustParseAddrPort(at))},
+				addr := h.serve(Service{Protocol: UDP, AcceptProxy: anyLocal,
+					Listen: listen(netip.MustParseAddrPort(at))},
 					udpServer(t, says("a")), udpServer(t, says("b")))
 				c := dialUDP(t, netip.AddrPortFrom(loopback.Addr(), addr.Port()))
 				clients := []string{"192.0.2.7:4711", "192.0.2.7:4712", "[2001:db8::7]:4711", "198.51.100.1:1"}
@@ -426,7 +428,8 @@ func TestUDPAcceptProxyAndRulesOnClients(t *testing.T) {
 			ask("198.51.100.1:1")
 		}
 		eventually(t, func() error {
-			if s := h.stats(); s.RefusedBy[RefusedNotAllowed] != 2 || s.RefusedBy[RefusedPerClient] != 2 || s.Sessions != 2 {
+			s := h.stats()
+			if s.RefusedBy[RefusedNotAllowed] != 2 || s.RefusedBy[RefusedPerClient] != 2 || s.Sessions != 2 {
 				return fmt.Errorf("got %v and %d sessions", s.RefusedBy, s.Sessions)
 			}
 			return nil
@@ -463,7 +466,8 @@ func TestUDPAcceptProxyInBursts(t *testing.T) {
 				for range burst {
 					a := testproc.Receive(t, "a datagram", got)
 					if send == proxyproto.None {
-						if !a.headless || !strings.HasPrefix(a.text, "192.0.2.") && !strings.HasPrefix(a.text, "[2001:db8::") {
+						if !a.headless || !strings.HasPrefix(a.text, "192.0.2.") &&
+							!strings.HasPrefix(a.text, "[2001:db8::") {
 							t.Fatalf("got %+v, want a client's name", a)
 						}
 					} else if a.headless || a.Src.String() != a.text || a.Dst != realServer {

@@ -42,7 +42,8 @@ func TestHandedSessionKeepsItsHeader(t *testing.T) {
 func TestHandedSessionKeepsItsClient(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		one, two := whoServer(t), whoServer(t)
-		services := []Service{{Name: "s", Protocol: UDP, Listen: listen(loopback), AcceptProxy: anyLocal, MaxPerClient: 1}}
+		services := []Service{{Name: "s", Protocol: UDP, Listen: listen(loopback), AcceptProxy: anyLocal,
+			MaxPerClient: 1}}
 		h.start()
 		h.endpoints("s", one, two)
 		if err := h.Apply(services); err != nil {
