@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -13,7 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/lictor-proxy/lictor/internal/regular"
+	"github.com/lictor-proxy/lictor/internal/unixsocket"
 )
 
 // An Address is where the API listens: an absolute path of a Unix socket, or a TCP address.
@@ -73,46 +72,11 @@ func Listen(a Address) (net.Listener, error) {
 	if a.Socket == "" {
 		return net.Listen("tcp", a.TCP.String())
 	}
-	if err := removeAbandoned(a.Socket); err != nil {
+	l, file, err := unixsocket.Listen(a.Socket, unixsocket.Access{Mode: 0o600})
+	if err != nil {
 		return nil, err
 	}
-	return listenPrivately(a.Socket)
-}
-
-// removeAbandoned removes the socket at path if no process listens there. removeAbandoned returns nil if the path is
-// free afterwards.
-func removeAbandoned(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", path, err)
-	}
-	// Connecting to a regular file also fails with ECONNREFUSED, so check the type first.
-	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("listen on %s: is %s, not a socket: move it away, or choose another path",
-			path, regular.Kind(info.Mode()))
-	}
-	conn, err := net.Dial("unix", path)
-	switch {
-	case err == nil:
-		_ = conn.Close()
-		return inUse(path)
-	case errors.Is(err, syscall.EAGAIN): // the listener's queue is full
-		return inUse(path)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return os.Remove(path)
-	case errors.Is(err, fs.ErrNotExist): // another process removed the socket meanwhile
-		return nil
-	}
-	return fmt.Errorf("listen on %s: cannot find out whether the socket there is in use: %w", path, err)
-}
-
-// inUse returns the error for a path at which a process listens.
-func inUse(path string) error {
-	return &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: path, Net: "unix"},
-		Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+	return &socket{UnixListener: l, file: file}, nil
 }
 
 // ListenBeside opens a listener while old, which will be closed soon, is still open. On Linux the two addresses may
@@ -141,48 +105,10 @@ func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
 	return beside, nil
 }
 
-// listenPrivately makes the socket in a folder that only this user may enter, sets the socket's mode, and then
-// publishes the socket at path.
-func listenPrivately(path string) (net.Listener, error) {
-	private, err := os.MkdirTemp(filepath.Dir(path), ".l")
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	defer func() { _ = os.RemoveAll(private) }()
-	hidden := filepath.Join(private, "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	if err = os.Chmod(hidden, 0o600); err == nil {
-		err = publish(hidden, path)
-	}
-	if err != nil {
-		_ = l.Close()
-		return nil, err
-	}
-	return &socket{UnixListener: l, path: path, made: identity(path)}, nil
-}
-
-// publish gives the socket at hidden the name path. publish replaces nothing: if another process took the name first,
-// publish returns an "address in use" error.
-func publish(hidden, path string) error {
-	err := os.Link(hidden, path)
-	if errors.Is(err, fs.ErrExist) {
-		return inUse(path)
-	}
-	if err != nil { // the file system has no hard links
-		return os.Rename(hidden, path)
-	}
-	return nil
-}
-
 // A socket is a Unix listener that removes its file when it is closed, unless another socket has replaced the file.
 type socket struct {
 	*net.UnixListener
-	path string
-	made os.FileInfo
+	file *unixsocket.File
 	kept atomic.Bool // another process serves the socket now
 }
 
@@ -197,31 +123,17 @@ func Inherit(a Address, f *os.File) (net.Listener, error) {
 	case unix != (a.Socket != ""):
 		return nil, errors.Join(fmt.Errorf("the inherited socket does not belong to %s", a), l.Close())
 	case unix:
-		return &socket{UnixListener: u, path: a.Socket, made: identity(a.Socket)}, nil
+		return &socket{UnixListener: u, file: unixsocket.Opened(a.Socket)}, nil
 	}
 	return l, nil
 }
 
 // Addr returns the path that clients dial.
-func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.file.Path(), Net: "unix"} }
 
 func (s *socket) Close() error {
-	if s.kept.Load() {
-		return s.UnixListener.Close()
-	}
-	// SameFile compares inode numbers, and a new file can get that of a deleted one: compare the time, too.
-	if now := identity(s.path); now != nil && s.made != nil && os.SameFile(s.made, now) &&
-		s.made.ModTime().Equal(now.ModTime()) {
-		_ = os.Remove(s.path)
+	if !s.kept.Load() {
+		s.file.Remove()
 	}
 	return s.UnixListener.Close()
-}
-
-// identity returns the FileInfo of the socket at path, or nil if there is no socket.
-func identity(path string) os.FileInfo {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != fs.ModeSocket {
-		return nil
-	}
-	return info
 }
