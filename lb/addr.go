@@ -29,6 +29,14 @@ func (a Addr) String() string {
 	return a.AddrPort.String()
 }
 
+// AppendTo appends the text of String to b.
+func (a Addr) AppendTo(b []byte) []byte {
+	if a.Path != "" {
+		return append(append(b, unixScheme...), a.Path...)
+	}
+	return a.AddrPort.AppendTo(b)
+}
+
 // MarshalText implements encoding.TextMarshaler. The text is that of String; the zero Addr has an empty text.
 func (a Addr) MarshalText() ([]byte, error) {
 	if a.Path != "" {

@@ -13,10 +13,10 @@ import (
 type AccessRecord struct {
 	Service  string
 	Protocol Protocol
-	Listener netip.AddrPort // the listener's own address, which may be a wildcard
-	Client   netip.AddrPort
-	Endpoint lb.Endpoint // zero if no endpoint was reached
-	Ended    time.Time   // time of the end
+	Listener lb.Addr        // the listener's own address, which may be a wildcard
+	Client   netip.AddrPort // invalid for a client of a Unix socket, which has no address
+	Endpoint lb.Endpoint    // zero if no endpoint was reached
+	Ended    time.Time      // time of the end
 	// Connect is the time from the arrival of a TCP client until an endpoint was reached, including failed attempts
 	// with other endpoints. A Connect of zero means that no endpoint was reached.
 	Connect  time.Duration
@@ -27,6 +27,17 @@ type AccessRecord struct {
 	Err      error         // the system's error if one side failed; otherwise nil
 
 	DatagramsUp, DatagramsDown int64 // UDP: datagrams to the endpoint and from the endpoint
+}
+
+// UnixClient stands for the address of a client that has none, because it has dialled a Unix socket.
+const UnixClient = "unix"
+
+// clientName returns what stands for a client in the log.
+func clientName(client netip.AddrPort) any {
+	if !client.IsValid() {
+		return UnixClient
+	}
+	return client
 }
 
 // Reasons for the end of a TCP connection. Each reason says which side ended the connection first, and whether by a

@@ -124,7 +124,7 @@ func BenchmarkLoopUDPClients(b *testing.B) {
 			b.Cleanup(func() { sink.Close() })
 			s, l := benchLoop(b, Service{Protocol: UDP, Responses: bb.responses}, sink.LocalAddr())
 			h := s.(*loopUDP).shards[0]
-			client, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.Addr()))
+			client, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.Addr().AddrPort))
 			if err != nil {
 				b.Fatal(err)
 			}

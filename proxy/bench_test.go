@@ -104,7 +104,7 @@ func benchProxy(b *testing.B, e Engine, p Protocol, backend netip.AddrPort) neti
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { proxier.Close() })
-	return proxier.Listeners()[0].Addr
+	return proxier.Listeners()[0].Addr.AddrPort
 }
 
 // ioCopyProxy is the baseline of the TCP benchmarks: io.Copy in both directions over bare connections.

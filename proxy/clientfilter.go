@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // A clientFilter says which clients of a service may come, see Service.Allow. A nil clientFilter lets all clients come.
@@ -21,10 +23,11 @@ func newClientFilter(spec *Service) *clientFilter {
 	return &clientFilter{allow: slices.Clone(spec.Allow), deny: slices.Clone(spec.Deny), headers: headers}
 }
 
-// admits reports whether the client at src may come. admits compares src with one prefix after the other, which takes a
+// admits reports whether the client at src may come. A client of a Unix socket has no address; the mode of the socket
+// says who may come. admits compares src with one prefix after the other, which takes a
 // few nanoseconds for each.
 func (f *clientFilter) admits(src netip.Addr) bool {
-	if f == nil {
+	if f == nil || !src.IsValid() {
 		return true
 	}
 	src = src.Unmap().WithZone("") // a prefix contains no address with a zone
@@ -72,7 +75,7 @@ func (s *service) peerError(peer netip.Addr) error {
 }
 
 // turnedAway records that a TCP connection was reset as soon as it was accepted, because its peer may not connect.
-func (s *service) turnedAway(peer, listener netip.AddrPort) {
+func (s *service) turnedAway(peer netip.AddrPort, listener lb.Addr) {
 	err := s.peerError(peer.Addr())
 	s.unserved(peer, err)
 	if s.observed() {

@@ -64,7 +64,7 @@ func TestOnlyAllowedClientsAreConnected(t *testing.T) {
 			wantReset(t, err)
 			r := next()
 			if r.Reason != ReasonNotAllowed || r.Refused != "not_allowed" || r.Endpoint.ID != "" || r.Connect != 0 ||
-				r.Listener != addr || r.Client.Addr() != netip.MustParseAddr(source) {
+				r.Listener.AddrPort != addr || r.Client.Addr() != netip.MustParseAddr(source) {
 				t.Errorf("got the access record %+v", r)
 			}
 			if n := h.notAllowed(); n != times || h.stats().Refused != times {

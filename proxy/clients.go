@@ -74,7 +74,7 @@ var errClientLimit = errors.New("the client has as many connections as max_conne
 // has ended.
 func (s *service) countClient(src netip.AddrPort) (counted, ok bool) {
 	limit := s.spec.Load().MaxPerClient
-	if limit <= 0 {
+	if limit <= 0 || !src.IsValid() { // clients of Unix sockets have no addresses that tell them apart
 		return false, true
 	}
 	ok = s.clients.enter(src.Addr(), limit)

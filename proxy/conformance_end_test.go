@@ -36,7 +36,7 @@ func testReasons(t *testing.T, cases []endCase, servers func(t *testing.T) []net
 				at := h.serve(service, servers(t)...)
 				tt.run(t, h, at)
 				r := next()
-				if got := endingOf(&r); got != tt.want || r.Listener != at {
+				if got := endingOf(&r); got != tt.want || r.Listener.AddrPort != at {
 					t.Errorf("got %q at %v, want %q at %v: %+v", got, r.Listener, tt.want, at, r)
 				}
 				for why, n := range h.stats().RefusedBy {

@@ -116,7 +116,7 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	if err := h.Apply([]Service{s}); err != nil {
 		h.Fatal(err)
 	}
-	return h.Listeners()[0].Addr
+	return h.Listeners()[0].Addr.AddrPort
 }
 
 // endpoints makes addrs the set of a service. Each address is its own ID.

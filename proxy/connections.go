@@ -14,8 +14,8 @@ import (
 type Connection struct {
 	Service  string
 	Protocol Protocol
-	Client   netip.AddrPort
-	Listener netip.AddrPort // address that the client dialled; its listener may be closed by now
+	Client   netip.AddrPort // invalid for a client of a Unix socket
+	Listener lb.Addr        // address that the client dialled; its listener may be closed by now
 	Endpoint lb.Endpoint    // zero while the client has no endpoint
 	From     netip.AddrPort // local address of the connection to the endpoint; invalid if it has none
 	State    ConnectionState

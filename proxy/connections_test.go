@@ -63,7 +63,7 @@ func TestConnectionsTellOfTCP(t *testing.T) {
 		}
 		got.Age, got.Idle = 0, 0
 		want := Connection{
-			Service: "s", Client: localOfConn(c), Listener: addr,
+			Service: "s", Client: localOfConn(c), Listener: lb.Addr{AddrPort: addr},
 			Endpoint: lb.Endpoint{ID: server.String(), Addr: server, Weight: 1}, From: <-from,
 			State: ConnectionOpen, Up: 5, Down: 5,
 		}
@@ -117,7 +117,7 @@ func TestConnectionsTellOfSessions(t *testing.T) {
 				c := dialUDP(t, addr)
 				c.Write([]byte("12345"))
 				want := Connection{
-					Service: "s", Protocol: UDP, Client: localOfConn(c), Listener: addr,
+					Service: "s", Protocol: UDP, Client: localOfConn(c), Listener: lb.Addr{AddrPort: addr},
 					Endpoint: lb.Endpoint{ID: server.String(), Addr: server, Weight: 1},
 					State:    ConnectionOpen, Up: 5, DatagramsUp: 1,
 				}
@@ -159,7 +159,7 @@ func TestConnectionsAreFiltered(t *testing.T) {
 		}
 		for _, l := range h.Listeners() {
 			for range 4 {
-				exchange(t, dialTCP(t, l.Addr), "x")
+				exchange(t, dialTCP(t, l.Addr.AddrPort), "x")
 			}
 		}
 		for _, tt := range []struct {

@@ -132,7 +132,7 @@ func rootOf(err error) error {
 // A report is what an engine knows of a connection or a session that has ended.
 type report struct {
 	client   netip.AddrPort
-	listener netip.AddrPort
+	listener lb.Addr
 	endpoint *lb.Member    // nil if no endpoint was reached
 	age      time.Duration // time since the connection or session began
 	dialTime time.Duration // time until the endpoint was reached; TCP only
@@ -163,7 +163,7 @@ func (s *service) ended(r *report, why endReason, cause error) {
 		if r.endpoint != nil {
 			address = endpoint.Address()
 		}
-		args := []any{"client", r.client, "endpoint", address, "up", r.up, "down", r.down, "took", r.age,
+		args := []any{"client", clientName(r.client), "endpoint", address, "up", r.up, "down", r.down, "took", r.age,
 			"reason", why.String()}
 		if cause != nil {
 			args = append(args, "error", cause)

@@ -34,7 +34,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(ask(p.Listeners()[0].Addr))
+	fmt.Println(ask(p.Listeners()[0].Addr.AddrPort))
 	// Output: hello from the endpoint
 }
 

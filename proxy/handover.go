@@ -91,9 +91,7 @@ func (p *Proxier) Sockets() ([]Inherited, error) {
 		fds, err := s.descriptors()
 		for _, fd := range fds {
 			one := Inherited{Protocol: key.protocol, Addr: key.addr, File: os.NewFile(uintptr(fd), s.Addr().String())}
-			if key.addr.Port() == 0 {
-				one.Service = key.name
-			}
+			one.Service = key.name // empty unless the configured port is 0
 			all = append(all, one)
 		}
 		if err != nil {
@@ -125,7 +123,7 @@ func (p *Proxier) Suspend() []Session {
 			continue
 		}
 		for _, x := range u.suspend() {
-			x.Service, x.Listen = s.service.name(), key.addr
+			x.Service, x.Listen = s.service.name(), key.addr.AddrPort
 			all = append(all, x)
 		}
 	}
@@ -153,6 +151,7 @@ func (p *Proxier) Release() {
 	for key, s := range p.sockets {
 		delete(p.sockets, key)
 		p.leaving[s] = key
+		s.file = nil // the other process removes it
 		s.release()
 		p.loops.run(func() { p.drain(s) })
 	}
@@ -166,7 +165,7 @@ func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	defer p.mu.Unlock()
 	bySocket := map[socketKey][]Session{}
 	for _, x := range sessions {
-		key := socketKey{protocol: UDP, addr: x.Listen}
+		key := socketKey{protocol: UDP, addr: lb.Addr{AddrPort: x.Listen}}
 		if x.Listen.Port() == 0 {
 			key.name = x.Service
 		}
@@ -183,6 +182,7 @@ func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	}
 	if p.held {
 		p.held = false
+		p.ownFilesLocked()
 		for _, s := range p.sockets {
 			p.loops.run(func() { p.serveSocket(s) })
 		}

@@ -194,8 +194,8 @@ func TestSuccessorsServeWithoutAFailure(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := h.Listeners()
-		wild, dns, tcp, udp := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), all[0].Addr.Port()), all[1].Addr,
-			all[2].Addr, all[3].Addr
+		wild := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), all[0].Addr.AddrPort.Port())
+		dns, tcp, udp := all[1].Addr.AddrPort, all[2].Addr.AddrPort, all[3].Addr.AddrPort
 		clients := &turners{T: t, stop: make(chan struct{})}
 		kept, once := dialTCP(t, tcp), dialUDP(t, dns)
 		clients.repeat(func(int) error { return echoOnce(tcp) })
@@ -269,7 +269,7 @@ func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
-		tcp, udp := h.Listeners()[0].Addr, h.Listeners()[1].Addr
+		tcp, udp := h.Listeners()[0].Addr.AddrPort, h.Listeners()[1].Addr.AddrPort
 		var clients []*net.UDPConn
 		var first []string
 		for range 10 {
@@ -328,7 +328,7 @@ func TestNothingExpiresWhileItStands(t *testing.T) {
 			IdleTimeout: idle}}); err != nil {
 			t.Fatal(err)
 		}
-		c := dialUDP(t, h.Listeners()[0].Addr)
+		c := dialUDP(t, h.Listeners()[0].Addr.AddrPort)
 		var all []Session
 		eventually(t, func() error { // the session may expire before
 			if _, err := exactly(c, "who"); err != nil {
@@ -372,7 +372,7 @@ func TestHandedSessionGoesOnWhereItWas(t *testing.T) {
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
-		c := dialUDP(t, h.Listeners()[0].Addr)
+		c := dialUDP(t, h.Listeners()[0].Addr.AddrPort)
 		for _, text := range []string{"late", "later"} {
 			if _, err := c.Write([]byte(text)); err != nil {
 				t.Fatal(err)
@@ -402,7 +402,7 @@ func TestHandedSessionWithoutItsEndpointBeginsAnew(t *testing.T) {
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
-		c := dialUDP(t, h.Listeners()[0].Addr)
+		c := dialUDP(t, h.Listeners()[0].Addr.AddrPort)
 		if got := askOnce(t, c, "x"); got != "a:x" {
 			t.Fatal(got)
 		}
@@ -438,7 +438,7 @@ func TestSessionsThatAreNotAdopted(t *testing.T) {
 				if err := h.Apply([]Service{service}); err != nil {
 					t.Fatal(err)
 				}
-				addr := h.Listeners()[0].Addr
+				addr := h.Listeners()[0].Addr.AddrPort
 				for range 3 {
 					query(t, dialUDP(t, addr), "x")
 				}
@@ -467,7 +467,7 @@ func TestHandedSessionCountsForItsClient(t *testing.T) {
 		if err := h.Apply([]Service{service}); err != nil {
 			t.Fatal(err)
 		}
-		addr := h.Listeners()[0].Addr
+		addr := h.Listeners()[0].Addr.AddrPort
 		one, two, three := dialUDP(t, addr), dialUDP(t, addr), dialUDP(t, addr)
 		query(t, one, "x")
 		query(t, two, "x")
@@ -525,7 +525,7 @@ func TestSessionsThatStayBehindAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, l := range h.Listeners() {
-			dialUDP(t, l.Addr).Write([]byte("x"))
+			dialUDP(t, l.Addr.AddrPort).Write([]byte("x"))
 		}
 		eventually(t, func() error {
 			for _, s := range h.Snapshot() {
@@ -562,7 +562,7 @@ func TestHandedSessionOfAForbiddenClientEnds(t *testing.T) {
 		if err := h.Apply([]Service{service}); err != nil {
 			t.Fatal(err)
 		}
-		addr := h.Listeners()[0].Addr
+		addr := h.Listeners()[0].Addr.AddrPort
 		one, two := dialUDP(t, addr), dialFrom(t, "127.0.0.2", addr)
 		query(t, one, "x")
 		query(t, two, "x")

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 
+	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -17,14 +17,14 @@ import (
 // port; one listener gets all of them.
 type Inherited struct {
 	Protocol Protocol
-	Addr     netip.AddrPort // the configured address of the listener
-	Service  string         // name of the listener's service, if its configured port is 0
+	Addr     lb.Addr // the configured address of the listener
+	Service  string  // name of the listener's service, if its configured port is 0
 	File     *os.File
 }
 
 // A listenSpec says how to open the socket of a listener, or which open socket to use.
 type listenSpec struct {
-	addr   netip.AddrPort
+	addr   lb.Addr
 	shared bool       // other listeners may bind overlapping addresses, see proxySocket.shareAddress
 	file   *os.File   // the first open socket of the group; nil means that a socket must be opened
 	more   []*os.File // the other open sockets of the group
@@ -84,7 +84,7 @@ func (p *Proxier) namingInherited(key socketKey, s *service, err error) error {
 	}
 	argument := map[Protocol]string{TCP: "ListenStream", UDP: "ListenDatagram"}[key.protocol]
 	for _, one := range p.inherited {
-		if one.Protocol == key.protocol && one.Addr.Port() == key.addr.Port() {
+		if one.Protocol == key.protocol && one.Addr.AddrPort.Port() == key.addr.AddrPort.Port() {
 			return fmt.Errorf("service %q: listen on %s: this process has inherited a socket for %s. "+
 				"Write listen = %q, or %s=%s in the .socket unit",
 				s.name(), key.addr, one.Addr, one.Addr, argument, key.addr)

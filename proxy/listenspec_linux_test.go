@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 func wildcard(addr netip.AddrPort) netip.AddrPort {
@@ -68,7 +70,7 @@ func TestApplyThatCannotWidenChangesNothing(t *testing.T) {
 				if !errors.Is(err, syscall.EADDRNOTAVAIL) {
 					t.Errorf("got %v", err)
 				}
-				if l := h.Listeners(); len(l) != 1 || l[0].Addr != old {
+				if l := h.Listeners(); len(l) != 1 || l[0].Addr.AddrPort != old {
 					t.Errorf("got %v, want the old listener", l)
 				}
 				if p == TCP && ask(t, addr) != "a" {
@@ -135,7 +137,7 @@ func TestInheritedSocketsAreUsed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			inherited = append(inherited, Inherited{Protocol: p, Addr: addr, File: f})
+			inherited = append(inherited, Inherited{Protocol: p, Addr: lb.Addr{AddrPort: addr}, File: f})
 		}
 		tcpAddr, udpAddr := tcp.Addr().(*net.TCPAddr).AddrPort(), udp.LocalAddr().(*net.UDPAddr).AddrPort()
 		f, err := tcp.(*net.TCPListener).File()
@@ -154,7 +156,7 @@ func TestInheritedSocketsAreUsed(t *testing.T) {
 		h.endpoints("t", tcpServer(t, echo))
 		h.endpoints("u", udpServer(t, says("u")))
 		services := []Service{{Name: "t", Listen: listen(tcpAddr)},
-			{Name: "u", Protocol: UDP, Listen: listen(inherited[1].Addr)}}
+			{Name: "u", Protocol: UDP, Listen: listen(inherited[1].Addr.AddrPort)}}
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +191,7 @@ func TestInheritedSocketInTheWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := tcp.Addr().(*net.TCPAddr).AddrPort()
-		h.options.Inherited = []Inherited{{Protocol: TCP, Addr: at, File: f}}
+		h.options.Inherited = []Inherited{{Protocol: TCP, Addr: lb.Addr{AddrPort: at}, File: f}}
 		h.start()
 		wanted := netip.AddrPortFrom(loopback.Addr(), at.Port())
 		err = h.Apply([]Service{{Name: "a", Listen: listen(wanted)}})

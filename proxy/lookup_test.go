@@ -44,7 +44,7 @@ func (h *house) applyTwo(p Protocol) (slow, quick netip.AddrPort) {
 		h.Fatal(err)
 	}
 	all := h.Listeners()
-	return all[1].Addr, all[0].Addr
+	return all[1].Addr.AddrPort, all[0].Addr.AddrPort
 }
 
 // Lookups use few descriptors, however many names stay without an answer. Meanwhile clients of other services are

@@ -176,7 +176,7 @@ func (p *loopPair) connected() {
 	p.last, p.joined = p.loop.now, p.loop.now
 	p.s.at(p.loop.id).dials.observe(p.loop.now - p.began)
 	if p.s.log.IsDebug() {
-		p.s.log.Debug("connected", "client", p.src, "endpoint", p.endpoint.Address(), "took",
+		p.s.log.Debug("connected", "client", clientName(p.src), "endpoint", p.endpoint.Address(), "took",
 			p.loop.now-p.began)
 	}
 	p.schedule()

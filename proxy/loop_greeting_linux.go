@@ -211,12 +211,12 @@ func (p *loopPair) dialled() netip.AddrPort {
 	if o := p.opening; o != nil && o.dest.IsValid() {
 		return o.dest
 	}
-	if at := p.socket.addr; !at.Addr().IsUnspecified() {
+	if at := p.socket.addr.AddrPort; !at.Addr().IsUnspecified() {
 		return at
 	}
 	sa, err := sys.SocketName(unix.SYS_GETSOCKNAME, p.fd[clientSide])
 	if err != 0 {
-		return p.socket.addr
+		return p.socket.addr.AddrPort
 	}
 	at := sys.AddrPort(&sa)
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())

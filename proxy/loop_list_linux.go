@@ -60,7 +60,7 @@ func (p *loopPair) connection() Connection {
 func (x *loopSession) connection() Connection {
 	h := x.shard
 	c := Connection{
-		Service: x.s.name(), Protocol: UDP, Client: x.client(), Listener: h.socket.addr,
+		Service: x.s.name(), Protocol: UDP, Client: x.client(), Listener: h.socket.Addr(),
 		Endpoint: x.endpoint.Endpoint, From: nameOf(x.fd), State: ConnectionOpen,
 		Age: h.loop.now - x.began, Idle: h.loop.now - x.used,
 		Up: x.bytes[clientSide], Down: x.bytes[serverSide], DatagramsUp: x.sent, DatagramsDown: x.answers,

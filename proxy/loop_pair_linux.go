@@ -146,7 +146,12 @@ func (p *loopPair) clientReset() {
 }
 
 // isUnix reports whether a side is a Unix socket. The pair must have an endpoint.
-func (p *loopPair) isUnix(side int) bool { return side == serverSide && p.endpoint.Path != "" }
+func (p *loopPair) isUnix(side int) bool {
+	if side == clientSide {
+		return p.socket.addr.Path != ""
+	}
+	return p.endpoint.Path != ""
+}
 
 // move moves bytes from the given side to the other. It stops if none are left, they cannot be written, or the turn's
 // limits are reached.

@@ -387,7 +387,7 @@ func (x *loopSession) close(why endReason) {
 // summary describes the session for reports.
 func (x *loopSession) summary() report {
 	return report{
-		client: x.client(), listener: x.shard.socket.addr, endpoint: x.endpoint,
+		client: x.client(), listener: x.shard.socket.Addr(), endpoint: x.endpoint,
 		age: x.shard.loop.now - x.began,
 		up:  x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
@@ -22,7 +23,7 @@ import (
 type loopTCP struct {
 	engine  *loopEngine
 	fd      int32
-	addr    netip.AddrPort
+	addr    lb.Addr
 	service atomic.Pointer[service]
 
 	acceptors []*acceptor // one for each loop
@@ -35,9 +36,9 @@ type loopTCP struct {
 func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	fd, bound, err := listenFD(o)
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(o.addr), Err: err}
+		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(o.addr.AddrPort), Err: err}
 	}
-	t := &loopTCP{engine: e, fd: int32(fd), addr: bound}
+	t := &loopTCP{engine: e, fd: int32(fd), addr: lb.Addr{AddrPort: bound, Path: o.addr.Path}}
 	t.cutting, t.cutNow = o.cut()
 	t.service.Store(s)
 	for _, l := range e.loops {
@@ -50,10 +51,10 @@ func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 
 // listenFD opens a listening socket, with the options that accepted sockets inherit from it on Linux.
 func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
-	addr := o.addr
+	addr := o.addr.AddrPort
 	fd, err := o.openSocket(unix.SOCK_STREAM)
-	if err != nil {
-		return -1, bound, err
+	if err != nil || o.addr.Path != "" {
+		return fd, bound, err
 	}
 	defer func() {
 		if err != nil {
@@ -87,7 +88,8 @@ func (o listenSpec) openSocket(kind int) (fd int, err error) {
 		}
 		return fd, os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
 	}
-	if fd, err = unix.Socket(sys.Family(o.addr.Addr()), kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+	family := sys.Family(o.addr.AddrPort.Addr())
+	if fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	if o.shared {
@@ -129,7 +131,7 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 
 func (t *loopTCP) shareAddress(on bool) error { return sys.SetReusePort(int(t.fd), on) }
 
-func (t *loopTCP) Addr() netip.AddrPort { return t.addr }
+func (t *loopTCP) Addr() lb.Addr { return t.addr }
 
 func (t *loopTCP) descriptors() ([]int, error) { return duplicates(t.fd) }
 

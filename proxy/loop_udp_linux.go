@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -37,7 +38,7 @@ type loopUDP struct {
 }
 
 func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err error) {
-	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
+	addr, n := o.addr.AddrPort, e.budget.udpSockets(o.udp, len(e.loops))
 	// An inherited listener keeps its number of sockets, on which the kernel's choice for a client depends.
 	if o.file != nil {
 		n = 1 + len(o.more)
@@ -80,7 +81,7 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 		if err != nil {
 			return nil, err
 		}
-		u.addr, o.addr = bound, bound // the other sockets bind to the same port
+		u.addr, o.addr.AddrPort = bound, bound // the other sockets bind to the same port
 		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
 		if i == 0 && len(loops) > 1 && o.file == nil {
 			// The first socket shares its port only after its bind. Otherwise the kernel might choose a port that other
@@ -152,7 +153,7 @@ func (e *loopEngine) loopsFor(n int) []*eventLoop {
 
 // bindUDP opens and binds a socket, and returns its address including the port.
 func bindUDP(o listenSpec, d *sys.Denials) (_ int, bound netip.AddrPort, err error) {
-	addr := o.addr
+	addr := o.addr.AddrPort
 	fd, err := o.openSocket(unix.SOCK_DGRAM)
 	if err != nil {
 		return -1, bound, err
@@ -191,7 +192,7 @@ func (u *loopUDP) shareAddress(on bool) error {
 	return sys.SetReusePort(int(u.shards[0].fd), on)
 }
 
-func (u *loopUDP) Addr() netip.AddrPort { return u.addr }
+func (u *loopUDP) Addr() lb.Addr { return lb.Addr{AddrPort: u.addr} }
 
 // serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
 func (u *loopUDP) serve(s *service) {

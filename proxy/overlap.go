@@ -22,13 +22,13 @@ type portUse struct {
 func overlapsOf[V any](sockets map[socketKey]V) overlapIndex {
 	index := overlapIndex{}
 	for key := range sockets {
-		at := protocolPort{key.protocol, key.addr.Port()}
+		at := protocolPort{key.protocol, key.addr.AddrPort.Port()}
 		use := index[at]
 		if use == nil {
 			use = &portUse{}
 			index[at] = use
 		}
-		addr := key.addr.Addr()
+		addr := key.addr.AddrPort.Addr()
 		use.all++
 		if addr.Is4() {
 			use.v4++
@@ -41,11 +41,11 @@ func overlapsOf[V any](sockets map[socketKey]V) overlapIndex {
 
 // overlaps reports whether key overlaps with a listener of the set other than itself.
 func (index overlapIndex) overlaps(key socketKey) bool {
-	use := index[protocolPort{key.protocol, key.addr.Port()}]
-	if use == nil || key.addr.Port() == 0 {
+	use := index[protocolPort{key.protocol, key.addr.AddrPort.Port()}]
+	if use == nil || key.addr.AddrPort.Port() == 0 {
 		return false
 	}
-	switch addr := key.addr.Addr(); {
+	switch addr := key.addr.AddrPort.Addr(); {
 	case addr == netip.IPv6Unspecified():
 		return use.all > 1 || !use.any6
 	case use.any6:

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // An overlapIndex gives the same answer as a comparison with each listener.
@@ -11,7 +13,8 @@ func TestOverlapIndex(t *testing.T) {
 	addrs := []string{"0.0.0.0:1", "[::]:1", "127.0.0.1:1", "127.0.0.2:1", "[::1]:1", "[fe80::1%a]:1", "0.0.0.0:2",
 		"127.0.0.1:2", "0.0.0.0:0", "127.0.0.1:0"}
 	pick := func() socketKey {
-		return socketKey{protocol: Protocol(rand.IntN(2)), addr: netip.MustParseAddrPort(addrs[rand.IntN(len(addrs))])}
+		at := netip.MustParseAddrPort(addrs[rand.IntN(len(addrs))])
+		return socketKey{protocol: Protocol(rand.IntN(2)), addr: lb.Addr{AddrPort: at}}
 	}
 	for range 5000 {
 		set := map[socketKey]bool{}
@@ -34,6 +37,7 @@ func covers(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is
 // overlap reports whether two different listeners are in conflict for the kernel, because one is on all addresses of
 // the host.
 func overlap(a, b socketKey) bool {
-	return a.protocol == b.protocol && a.addr.Port() == b.addr.Port() && a.addr.Port() != 0 && a.addr != b.addr &&
-		(covers(a.addr.Addr(), b.addr.Addr()) || covers(b.addr.Addr(), a.addr.Addr()))
+	at, other := a.addr.AddrPort, b.addr.AddrPort
+	return a.protocol == b.protocol && at.Port() == other.Port() && at.Port() != 0 && at != other &&
+		(covers(at.Addr(), other.Addr()) || covers(other.Addr(), at.Addr()))
 }

@@ -52,7 +52,7 @@ func (t *tcpClient) connection(q *ConnectionQuery) (Connection, bool) {
 func (x *session) connection(q *ConnectionQuery) (Connection, bool) {
 	now := x.socket.now()
 	c := Connection{
-		Service: x.service.name(), Protocol: UDP, Client: x.client(), Listener: x.socket.addr,
+		Service: x.service.name(), Protocol: UDP, Client: x.client(), Listener: x.socket.Addr(),
 		Endpoint: x.endpoint.Endpoint, State: ConnectionOpen,
 		Age: now - x.began, Idle: now - time.Duration(x.last.Load()),
 		Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(),

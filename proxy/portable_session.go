@@ -316,7 +316,7 @@ func (x *session) close(why endReason) bool {
 // summary returns the report of the session.
 func (x *session) summary() report {
 	return report{
-		client: x.client(), listener: x.socket.addr, endpoint: x.endpoint, age: x.socket.now() - x.began,
+		client: x.client(), listener: x.socket.Addr(), endpoint: x.endpoint, age: x.socket.now() - x.began,
 		up: x.bytesUp.Load(), down: x.bytesDown.Load(),
 		datagramsUp: x.datagramsUp.Load(), datagramsDown: x.datagramsDown.Load(),
 	}

@@ -18,9 +18,9 @@ import (
 // tcpSocket is the TCP proxySocket of the portable engine. Each connection has two goroutines.
 type tcpSocket struct {
 	engine   *portable
-	listener *net.TCPListener
+	listener syscall.Conn // a *net.TCPListener or a *net.UnixListener
 	clients  net.Listener // accepts the clients of listener
-	addr     netip.AddrPort
+	addr     lb.Addr
 	service  atomic.Pointer[service]
 
 	accepting     context.Context // ends when no new clients are accepted
@@ -38,8 +38,9 @@ func (e *portable) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tcpSocket{
-		engine: e, listener: l.(*net.TCPListener), clients: PlainListener(l), addr: l.Addr().(*net.TCPAddr).AddrPort(),
+	t := &tcpSocket{engine: e, listener: l.(syscall.Conn), clients: PlainListener(l), addr: o.addr}
+	if tcp, is := l.Addr().(*net.TCPAddr); is {
+		t.addr.AddrPort = tcp.AddrPort()
 	}
 	t.service.Store(s)
 	t.looped = make(chan struct{})
@@ -54,7 +55,7 @@ func (o listenSpec) listenTCP() (net.Listener, error) {
 		return net.FileListener(o.file)
 	}
 	config := o.listenConfig()
-	return config.Listen(context.Background(), network(TCP, o.addr.Addr()), o.addr.String())
+	return config.Listen(context.Background(), network(TCP, o.addr.AddrPort.Addr()), o.addr.String())
 }
 
 func (t *tcpSocket) shareAddress(on bool) error {
@@ -65,7 +66,7 @@ func (t *tcpSocket) shareAddress(on bool) error {
 	return sys.SetReusePortConn(c, on)
 }
 
-func (t *tcpSocket) Addr() netip.AddrPort { return t.addr }
+func (t *tcpSocket) Addr() lb.Addr { return t.addr }
 
 func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
 
@@ -192,7 +193,8 @@ func (t *tcpSocket) handle(client streamConn, s *service) {
 		connect := time.Since(began)
 		s.at(0).dials.observe(connect)
 		if s.log.IsDebug() {
-			s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
+			s.log.Debug("connected", "client", clientName(src), "endpoint", endpoint.Address(), "took",
+				time.Since(began))
 		}
 		p := newPortablePair(client, server, s)
 		p.endpoint, p.untaken, p.header = endpoint, d.untaken, s.proxyHeader(&h)

@@ -41,7 +41,7 @@ type udpSocket struct {
 }
 
 func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
-	addr := o.addr
+	addr := o.addr.AddrPort
 	c, err := o.listenUDP()
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (o listenSpec) listenUDP() (*net.UDPConn, error) {
 		c, err = net.FilePacketConn(o.file)
 	} else {
 		config := o.listenConfig()
-		c, err = config.ListenPacket(context.Background(), network(UDP, o.addr.Addr()), o.addr.String())
+		c, err = config.ListenPacket(context.Background(), network(UDP, o.addr.AddrPort.Addr()), o.addr.String())
 	}
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (u *udpSocket) shareAddress(on bool) error {
 	return sys.SetReusePortConn(c, on)
 }
 
-func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
+func (u *udpSocket) Addr() lb.Addr { return lb.Addr{AddrPort: u.addr} }
 
 // serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
 func (u *udpSocket) serve(s *service) {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/lictor-proxy/lictor/internal/unixsocket"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -97,7 +98,7 @@ type Proxier struct {
 // because each service gets a port of its own.
 type socketKey struct {
 	protocol Protocol
-	addr     netip.AddrPort
+	addr     lb.Addr
 	name     string
 }
 
@@ -106,6 +107,9 @@ type boundSocket struct {
 	proxySocket
 	service *service
 	shared  bool // see proxySocket.shareAddress
+
+	file   *unixsocket.File  // the file of a Unix socket that this process removes; nil if there is none
+	access unixsocket.Access // who may connect to the Unix socket
 }
 
 // New returns a Proxier without services. New returns an error if the system lacks something that the engine needs.
@@ -163,25 +167,25 @@ func (p *Proxier) Apply(services []Service) error {
 		return ErrClosed
 	}
 	next := make(map[string]*service, len(services))
-	wanted := map[socketKey]*service{}
+	wanted, files := map[socketKey]*service{}, map[socketKey]SocketFile{}
 	services = slices.Clone(services) // the caller may change its slice later
 	for i := range services {
 		spec := &services[i]
-		spec.Listen = slices.Clone(spec.Listen)
+		spec.Listen, spec.Sockets = slices.Clone(spec.Listen), slices.Clone(spec.Sockets)
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
 			s = newService(spec, p.balancer, p.log, p.engine.loopCount())
 			s.access, s.admit, s.share, s.uncounted = &p.access, p.admit, p.budget.newShare(), &p.uncounted
 		}
 		next[spec.Name] = s
-		for _, addr := range spec.Listen {
-			wanted[keyOf(spec, addr)] = s
+		for key, f := range keysOf(spec) {
+			wanted[key], files[key] = s, f
 		}
 	}
 	if err := mayBeTransparent(services); err != nil {
 		return err
 	}
-	opened, err := p.openLocked(wanted)
+	opened, err := p.openLocked(wanted, files)
 	if err != nil {
 		return err
 	}
@@ -204,6 +208,7 @@ func (p *Proxier) Apply(services []Service) error {
 		if service, ok := wanted[key]; !ok {
 			delete(p.sockets, key)
 			p.leaving[s] = key
+			s.removeFile()
 			s.stop() // at once: the next Apply may need the address
 			if key.protocol == UDP && overlapping.overlaps(key) {
 				s.Close() // an open socket would still receive datagrams of new clients
@@ -212,6 +217,7 @@ func (p *Proxier) Apply(services []Service) error {
 		} else {
 			s.service = service
 			s.serve(service)
+			p.restrict(s, files[key].Access)
 		}
 	}
 	for _, s := range opened {
@@ -237,8 +243,20 @@ func (p *Proxier) unshare(s *boundSocket) {
 	}
 }
 
+// keysOf returns the keys of all listeners of s, and where those with a path are.
+func keysOf(s *Service) map[socketKey]SocketFile {
+	all := make(map[socketKey]SocketFile, len(s.Listen)+len(s.Sockets))
+	for _, addr := range s.Listen {
+		all[keyOf(s, addr)] = SocketFile{}
+	}
+	for _, f := range s.Sockets {
+		all[socketKey{protocol: s.Protocol, addr: lb.Addr{Path: f.Path}}] = f
+	}
+	return all
+}
+
 func keyOf(s *Service, addr netip.AddrPort) socketKey {
-	key := socketKey{protocol: s.Protocol, addr: addr}
+	key := socketKey{protocol: s.Protocol, addr: lb.Addr{AddrPort: addr}}
 	if addr.Port() == 0 {
 		key.name = s.Name
 	}
@@ -246,7 +264,9 @@ func keyOf(s *Service, addr netip.AddrPort) socketKey {
 }
 
 // openLocked opens the wanted sockets that are not open yet. If one fails, openLocked opens none.
-func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boundSocket, error) {
+func (p *Proxier) openLocked(
+	wanted map[socketKey]*service, files map[socketKey]SocketFile,
+) (map[socketKey]*boundSocket, error) {
 	opened := map[socketKey]*boundSocket{}
 	overlapping := overlapsOf(wanted)
 	for s, key := range p.leaving {
@@ -275,17 +295,18 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 		if files := inherited[key]; len(files) > 0 {
 			o.file, o.more = files[0], files[1:]
 		}
-		socket, err := p.open(key, s, o)
+		socket, err := p.open(key, s, o, files[key])
 		if err != nil {
 			errs = multierror.Append(errs, p.namingInherited(key, s, err))
 			continue
 		}
-		opened[key] = &boundSocket{socket, s, o.shared}
+		opened[key] = socket
 	}
 	if errs == nil {
 		return opened, nil
 	}
 	for _, s := range opened {
+		s.removeFile()
 		s.Close()
 	}
 	for _, s := range shared {
@@ -315,16 +336,21 @@ func (p *Proxier) shareLocked(
 	return shared, nil
 }
 
-// open opens the socket of key as o says. open takes the descriptors from the budget.
-func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySocket, err error) {
-	if zone := key.addr.Addr().Zone(); zone != "" && sys.InterfaceOf(zone) == 0 {
+// open opens the socket of key as o and f say. open takes the descriptors from the budget.
+func (p *Proxier) open(key socketKey, s *service, o listenSpec, f SocketFile) (*boundSocket, error) {
+	bound := &boundSocket{service: s, shared: o.shared, access: f.Access}
+	if zone := key.addr.AddrPort.Addr().Zone(); zone != "" && sys.InterfaceOf(zone) == 0 {
 		return nil, fmt.Errorf("service %q: listen on %s: this host has no interface %q", s.name(), key.addr, zone)
 	}
-	if err = p.budget.openListener(listenerDescriptors); err == nil {
-		if key.protocol == UDP {
-			socket, err = p.engine.listenUDP(o, s)
-		} else {
-			socket, err = p.engine.listenTCP(o, s)
+	err := p.budget.openListener(listenerDescriptors)
+	if err == nil {
+		switch {
+		case key.protocol == UDP:
+			bound.proxySocket, err = p.engine.listenUDP(o, s)
+		case key.addr.Path != "":
+			bound.file, bound.proxySocket, err = p.openUnix(o, s, f)
+		default:
+			bound.proxySocket, err = p.engine.listenTCP(o, s)
 		}
 		if err != nil {
 			p.budget.closeListener(listenerDescriptors)
@@ -333,7 +359,7 @@ func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySoc
 	if err != nil {
 		return nil, fmt.Errorf("service %q: %w", s.name(), err)
 	}
-	return socket, nil
+	return bound, nil
 }
 
 // serveSocket runs a socket's ProxyLoop.
@@ -359,7 +385,7 @@ func (p *Proxier) SetAccess(f func(AccessRecord)) { p.access.set(f) }
 type Listener struct {
 	Service  string
 	Protocol Protocol
-	Addr     netip.AddrPort // address with the port that the kernel has chosen, if any
+	Addr     lb.Addr // address with the port that the kernel has chosen, if any
 }
 
 // Listeners returns the open listeners, sorted by service and address.
@@ -418,6 +444,7 @@ func (p *Proxier) Shutdown(ctx context.Context) error {
 
 	defer context.AfterFunc(ctx, p.drained)()
 	for _, s := range sockets {
+		s.removeFile()
 		p.loops.run(func() { p.drain(s) })
 	}
 	p.loops.stop()

@@ -40,7 +40,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 				t.Errorf("got %v, want it to name %s", err, want)
 			}
 		}
-		if l := h.Listeners(); len(l) != 1 || l[0].Addr != old {
+		if l := h.Listeners(); len(l) != 1 || l[0].Addr.AddrPort != old {
 			t.Errorf("got listeners %v, want the old one", l)
 		}
 		exchange(t, c, "after")
@@ -66,7 +66,7 @@ func TestApplyLeavesEqualServicesAlone(t *testing.T) {
 					}
 					found := false
 					for _, l := range h.Listeners() {
-						found = found || l.Service == "s" && l.Addr == addr
+						found = found || l.Service == "s" && l.Addr.AddrPort == addr
 					}
 					if !found {
 						t.Errorf("got %v, want s at %v still", h.Listeners(), addr)
@@ -290,7 +290,7 @@ func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 			{Name: "u", Protocol: UDP, Listen: listen(loopback)}}); err != nil {
 			t.Fatal(err)
 		}
-		tcp, udp := h.Listeners()[0].Addr, h.Listeners()[1].Addr
+		tcp, udp := h.Listeners()[0].Addr.AddrPort, h.Listeners()[1].Addr.AddrPort
 		for range 10 {
 			query(t, dialUDP(t, udp), "x")
 		}

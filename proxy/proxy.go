@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
+	"github.com/lictor-proxy/lictor/internal/unixsocket"
 )
 
 // ErrClosed is returned by ProxyLoop after Close or Shutdown, and by Apply after Shutdown or Close of the Proxier.
@@ -70,6 +71,11 @@ type Service struct {
 	// Listen holds the addresses that clients dial. With port 0 the kernel chooses a port, which Proxier.Listeners
 	// returns. The address :: accepts IPv4 clients too.
 	Listen []netip.AddrPort
+
+	// Sockets holds the Unix sockets that clients dial, besides Listen. A UDP service has none. Clients of a Unix
+	// socket have no address: Allow, Deny and MaxPerClient do not apply to them. For stickiness and hashing, all of
+	// them are one client.
+	Sockets []SocketFile
 
 	// ConnectTimeout bounds each dial of an endpoint. The lookup of the endpoint's host name may take as long again. A
 	// zero ConnectTimeout means 1 s.
@@ -144,8 +150,15 @@ type Service struct {
 	Requests int
 }
 
+// A SocketFile says where a Unix socket is, and who may connect to it. When only the access changes, the socket stays.
+type SocketFile struct {
+	Path string // absolute
+	unixsocket.Access
+}
+
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) &&
+		slices.Equal(s.Sockets, o.Sockets) &&
 		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
 		s.MaxPerClient == o.MaxPerClient && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&

@@ -21,7 +21,7 @@ func TestHandedSessionKeepsItsHeader(t *testing.T) {
 			if err := h.Apply(services); err != nil {
 				t.Fatal(err)
 			}
-			c := dialUDP(t, h.Listeners()[0].Addr)
+			c := dialUDP(t, h.Listeners()[0].Addr.AddrPort)
 			before := bring(t, c, "before", got)
 			next := succeed(t, h.Proxier, h.options, services)
 			defer next.Close()
@@ -49,7 +49,7 @@ func TestHandedSessionKeepsItsClient(t *testing.T) {
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
-		c := dialUDP(t, h.Listeners()[0].Addr)
+		c := dialUDP(t, h.Listeners()[0].Addr.AddrPort)
 		answers := map[string]string{}
 		clients := []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"}
 		ask := func(client string) string {

@@ -261,7 +261,7 @@ func TestHalfHeadersLeaveNothing(t *testing.T) {
 		}
 		at := map[string]netip.AddrPort{}
 		for _, l := range h.Listeners() {
-			at[l.Service] = l.Addr
+			at[l.Service] = l.Addr.AddrPort
 		}
 		for range 200 {
 			io.WriteString(dialTCP(t, at["a"]), "PROXY TCP4 ")

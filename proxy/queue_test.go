@@ -185,7 +185,7 @@ func TestCloseEndsTheQueueOfAllListeners(t *testing.T) {
 			eventually(t, equals("waiting", h.waiting, int64(i+1)))
 		}
 		h.Proxier.drained() // as in Close, which then closes the listeners one by one
-		h.Proxier.sockets[socketKey{TCP, one, ""}].Close()
+		h.Proxier.sockets[socketKey{TCP, lb.Addr{AddrPort: one}, ""}].Close()
 		for _, answer := range answers {
 			if err := testproc.Receive(t, "an answer", answer); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("got %v, want a reset", err)

@@ -101,11 +101,11 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 		level = hclog.Info // as the configuration wants it
 	case RefusedProxyHeader:
 	default:
-		s.troubles.warn(s.log, "client refused", "client", client, "error", err)
+		s.troubles.warn(s.log, "client refused", "client", clientName(client), "error", err)
 		return
 	}
 	if s.unwanted.due() { // asked first, so that nothing is allocated for a line that is not logged
-		s.log.Log(level, "client refused", s.unwanted.withHeld("client", client, "error", err)...)
+		s.log.Log(level, "client refused", s.unwanted.withHeld("client", clientName(client), "error", err)...)
 	}
 }
 

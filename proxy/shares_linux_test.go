@@ -21,8 +21,8 @@ func sockets(t *testing.T, listeners []Listener) (counts []int) {
 	}
 	for _, l := range listeners {
 		if l.Protocol == UDP {
-			ip := l.Addr.Addr().As4()
-			at := fmt.Sprintf(": %08X:%04X ", binary.NativeEndian.Uint32(ip[:]), l.Addr.Port())
+			ip := l.Addr.AddrPort.Addr().As4()
+			at := fmt.Sprintf(": %08X:%04X ", binary.NativeEndian.Uint32(ip[:]), l.Addr.AddrPort.Port())
 			counts = append(counts, strings.Count(string(table), at))
 		}
 	}
@@ -87,7 +87,7 @@ func TestSuccessorsWithOtherNumbersOfLoops(t *testing.T) {
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
-		udp := h.Listeners()[0].Addr
+		udp := h.Listeners()[0].Addr.AddrPort
 		clients := &turners{T: t, stop: make(chan struct{})}
 		for range 8 {
 			clients.repeat(sameInstance(dialUDP(t, udp)))

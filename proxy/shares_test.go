@@ -30,7 +30,7 @@ func (h *house) serveAll(services ...Service) map[string]netip.AddrPort {
 	}
 	addrs := map[string]netip.AddrPort{}
 	for _, l := range h.Listeners() {
-		addrs[l.Service] = l.Addr
+		addrs[l.Service] = l.Addr.AddrPort
 	}
 	return addrs
 }

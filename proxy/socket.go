@@ -13,7 +13,7 @@ import (
 // A proxySocket is one listener of one service.
 type proxySocket interface {
 	// Addr returns the address that clients dial, with the port that the kernel has chosen if any.
-	Addr() netip.AddrPort
+	Addr() lb.Addr
 
 	// ProxyLoop serves clients until Close or Shutdown, and then returns ErrClosed. ProxyLoop returns nil at once if
 	// goroutines of the engine serve the socket. No temporary error ends ProxyLoop. Call it once.

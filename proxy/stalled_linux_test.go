@@ -17,7 +17,7 @@ import (
 // tuneClients sets a socket option on all open connections to clients.
 func (h *house) tuneClients(level, name, value int) {
 	h.Helper()
-	tuned := eachSocket(h.T, acceptedAt(h.Listeners()[0].Addr), func(fd int) {
+	tuned := eachSocket(h.T, acceptedAt(h.Listeners()[0].Addr.AddrPort), func(fd int) {
 		if err := unix.SetsockoptInt(fd, level, name, value); err != nil {
 			h.Error(err)
 		}

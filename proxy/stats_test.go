@@ -32,8 +32,8 @@ func TestActivityIsOfTheStats(t *testing.T) {
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
-		exchange(t, dialTCP(t, h.Listeners()[0].Addr), "hello")
-		askOnce(t, dialUDP(t, h.Listeners()[1].Addr), "hello")
+		exchange(t, dialTCP(t, h.Listeners()[0].Addr.AddrPort), "hello")
+		askOnce(t, dialUDP(t, h.Listeners()[1].Addr.AddrPort), "hello")
 		eventually(t, func() error { // an answer may arrive before it is counted
 			got := map[string]Activity{}
 			h.EachActivity(func(service string, a Activity) { got[service] = a })

@@ -41,7 +41,7 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
 	s.share = e.budget.newShare()
-	socket, err := e.listenTCP(listenSpec{addr: loopback}, s)
+	socket, err := e.listenTCP(listenSpec{addr: lb.Addr{AddrPort: loopback}}, s)
 	if err := errors.Join(err, e.budget.openListener(listenerDescriptors)); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 		socket.Close()
 		e.close()
 	})
-	return &steppedLoop{T: t, eventLoop: l, service: s, addr: socket.Addr()}
+	return &steppedLoop{T: t, eventLoop: l, service: s, addr: socket.Addr().AddrPort}
 }
 
 // step runs one turn, which does not wait for events.

@@ -222,15 +222,15 @@ func TestUDPChosenPortsAreDistinct(t *testing.T) {
 			if err := e.budget.openListener(listenerDescriptors); err != nil {
 				t.Fatal(err)
 			}
-			u, err := e.listenUDP(listenSpec{addr: loopback}, s)
+			u, err := e.listenUDP(listenSpec{addr: lb.Addr{AddrPort: loopback}}, s)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer u.Close()
-			if ports[u.Addr()] {
+			if ports[u.Addr().AddrPort] {
 				t.Fatalf("two listeners have %v", u.Addr())
 			}
-			ports[u.Addr()] = true
+			ports[u.Addr().AddrPort] = true
 		}
 	})
 }

@@ -21,7 +21,7 @@ import (
 func sampleRecord() proxy.AccessRecord {
 	return proxy.AccessRecord{
 		Service:  "web",
-		Listener: netip.MustParseAddrPort("127.0.0.1:9000"),
+		Listener: lb.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:9000")},
 		Client:   netip.MustParseAddrPort("127.0.0.1:34567"),
 		Endpoint: lb.Endpoint{ID: "node/web 1", Addr: netip.MustParseAddrPort("10.0.0.1:80")},
 		Ended:    time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
@@ -116,6 +116,17 @@ func TestAccessLinesOfAUnixSocket(t *testing.T) {
 		if got := string(appendJSON(nil, &r)); !strings.Contains(got, `"address":"unix://`+path+`",`) {
 			t.Errorf("got %s", got)
 		}
+	}
+}
+
+// A client of a Unix socket has no address, and its listener has a path.
+func TestAccessLinesOfAUnixListener(t *testing.T) {
+	r := sampleRecord()
+	r.Client, r.Listener = netip.AddrPort{}, lb.Addr{Path: "/run/a b"}
+	text, line := string(appendText(nil, &r)), string(appendJSON(nil, &r))
+	if !strings.Contains(text, " web unix -> ") || !strings.Contains(text, ` listener="unix:///run/a b"`) ||
+		!strings.Contains(line, `"listener":"unix:///run/a b","client":"unix","endpoint"`) {
+		t.Errorf("got %s and %s", text, line)
 	}
 }
 

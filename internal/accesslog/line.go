@@ -46,10 +46,14 @@ func appendJSON(b []byte, r *proxy.AccessRecord) []byte {
 	b = appendJSONString(b, r.Service)
 	b = append(b, `,"protocol":"`...)
 	b = append(b, r.Protocol.String()...)
-	b = append(b, `","listener":"`...)
-	b = r.Listener.AppendTo(b)
-	b = append(b, `","client":"`...)
-	b = r.Client.AppendTo(b)
+	b = append(b, `","listener":`...)
+	if r.Listener.Path != "" {
+		b = appendJSONString(b, r.Listener.String())
+	} else {
+		b = append(r.Listener.AppendTo(append(b, '"')), '"')
+	}
+	b = append(b, `,"client":"`...)
+	b = appendClient(b, r)
 	b = append(b, '"')
 	if r.Endpoint.ID != "" {
 		b = append(b, `,"endpoint":`...)
@@ -96,7 +100,7 @@ func appendText(b []byte, r *proxy.AccessRecord) []byte {
 	b = append(b, ' ')
 	b = appendWord(b, r.Service)
 	b = append(b, ' ')
-	b = r.Client.AppendTo(b)
+	b = appendClient(b, r)
 	b = append(b, " -> "...)
 	b = appendWord(b, r.Endpoint.ID)
 	b = append(b, ' ')
@@ -122,7 +126,11 @@ func appendText(b []byte, r *proxy.AccessRecord) []byte {
 	b = append(b, `" protocol=`...)
 	b = append(b, r.Protocol.String()...)
 	b = append(b, " listener="...)
-	b = r.Listener.AppendTo(b)
+	if r.Listener.Path != "" {
+		b = appendWord(b, r.Listener.String())
+	} else {
+		b = r.Listener.AppendTo(b)
+	}
 	if r.Refused != "" {
 		b = append(b, " reason="...)
 		b = append(b, r.Refused...)
@@ -229,4 +237,12 @@ func appendWord(b []byte, s string) []byte {
 		return append(b, q...)
 	}
 	return append(b, s...)
+}
+
+// appendClient appends the client's address, or the word for a client of a Unix socket.
+func appendClient(b []byte, r *proxy.AccessRecord) []byte {
+	if !r.Client.IsValid() {
+		return append(b, proxy.UnixClient...)
+	}
+	return r.Client.AppendTo(b)
 }

@@ -150,8 +150,8 @@ func serveTo(t *testing.T, access Access, o Options, services ...string) *house 
 		h.fake.services = append(h.fake.services,
 			Configured{Name: name, Protocol: "tcp", Source: fmt.Sprintf("consul service %q", name)})
 		h.fake.stats = append(h.fake.stats, proxy.Stats{Service: name})
-		h.fake.listeners = append(h.fake.listeners,
-			proxy.Listener{Service: name, Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i))})
+		at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i))
+		h.fake.listeners = append(h.fake.listeners, proxy.Listener{Service: name, Addr: lb.Addr{AddrPort: at}})
 	}
 	h.sets = endpoints.NewSets(h.balancer, h.events, nil)
 	o.Events = h.events

@@ -27,9 +27,8 @@ func benchServer(n int) *Server {
 		one.Dials.Buckets[2], one.Dials.Sum = int64(i)+1, time.Second
 		f.services = append(f.services, Configured{Name: name, Protocol: "tcp", Source: "consul service " + name})
 		f.stats = append(f.stats, one)
-		f.listeners = append(f.listeners, proxy.Listener{
-			Service: name, Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i)),
-		})
+		at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i))
+		f.listeners = append(f.listeners, proxy.Listener{Service: name, Addr: lb.Addr{AddrPort: at}})
 		query := discovery.Query{Service: name, Statuses: []string{"passing"}}
 		f.watch = append(f.watch, discovery.WatchStatus{
 			Services: []string{name}, Query: query, Queries: 7, Updates: 3, LastSuccess: time.Unix(1700000000, 0),

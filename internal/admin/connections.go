@@ -67,10 +67,13 @@ func (s *Server) getConnections(w http.ResponseWriter, r *http.Request) {
 
 func connectionOf(c *proxy.Connection) Connection {
 	one := Connection{
-		Service: c.Service, Protocol: c.Protocol.String(), State: string(c.State), Client: c.Client.String(),
+		Service: c.Service, Protocol: c.Protocol.String(), State: string(c.State), Client: proxy.UnixClient,
 		Listener: c.Listener.String(),
 		Age:      c.Age.Seconds(), Idle: c.Idle.Seconds(), BytesUp: c.Up, BytesDown: c.Down, DatagramsUp: c.DatagramsUp,
 		DatagramsDown: c.DatagramsDown,
+	}
+	if c.Client.IsValid() {
+		one.Client = c.Client.String()
 	}
 	if c.Endpoint.ID != "" {
 		one.Endpoint, one.Address = c.Endpoint.ID, c.Endpoint.Address()

@@ -19,11 +19,11 @@ func TestConnections(t *testing.T) {
 		f.next = "0-7"
 		f.page = []proxy.Connection{
 			{
-				Service: "web", Client: addr("192.0.2.1:1234"), Listener: addr("0.0.0.0:80"),
+				Service: "web", Client: addr("192.0.2.1:1234"), Listener: lb.Addr{AddrPort: addr("0.0.0.0:80")},
 				Endpoint: lb.Endpoint{ID: "n/1", Addr: addr("10.0.0.1:80")}, From: addr("10.0.0.9:5555"),
 				State: proxy.ConnectionOpen, Age: 1500 * time.Millisecond, Idle: time.Second, Up: 3, Down: 4,
 			},
-			{Service: "web", Client: addr("192.0.2.1:1235"), Listener: addr("0.0.0.0:80"),
+			{Service: "web", Client: addr("192.0.2.1:1235"), Listener: lb.Addr{AddrPort: addr("0.0.0.0:80")},
 				State: proxy.ConnectionWaiting},
 		}
 	})

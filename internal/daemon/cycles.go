@@ -34,7 +34,7 @@ func (d *Daemon) detect(configs ...*config.Config) {
 	if d.proxier != nil { // the proxier knows the ports that the kernel has chosen
 		for _, l := range d.proxier.Listeners() {
 			one := cycles.Service{Name: l.Service, Network: networkBy(l.Protocol)}
-			one.Listen = []lb.Addr{{AddrPort: l.Addr}}
+			one.Listen = []lb.Addr{l.Addr}
 			services = append(services, one)
 		}
 	}

@@ -45,9 +45,9 @@ func activationSocket(fd int) (one proxy.Inherited, err error) {
 	}
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		one.Addr = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+		one.Addr.AddrPort = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		one.Addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+		one.Addr.AddrPort = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	default:
 		return one, fmt.Errorf("not an IP socket: the unit needs ListenStream= or ListenDatagram= with a port")
 	}

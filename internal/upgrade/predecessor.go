@@ -3,7 +3,6 @@ package upgrade
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strconv"
 	"time"
@@ -82,11 +81,9 @@ func (p *Predecessor) take(s socket, f *os.File) error {
 		one.Protocol = proxy.UDP
 	}
 	p.sockets = append(p.sockets, one)
-	addr, err := netip.ParseAddrPort(s.Addr)
-	if err != nil {
+	if err := p.sockets[len(p.sockets)-1].Addr.UnmarshalText([]byte(s.Addr)); err != nil {
 		return fmt.Errorf("a socket of the earlier process has the address %q: %w", s.Addr, err)
 	}
-	p.sockets[len(p.sockets)-1].Addr = addr
 	return nil
 }
 

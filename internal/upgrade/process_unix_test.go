@@ -161,7 +161,7 @@ func listeners(t *testing.T, n int) (all []proxy.Inherited) {
 		}
 		t.Cleanup(func() { _ = f.Close() })
 		addr := l.Addr().(*net.TCPAddr).AddrPort()
-		all = append(all, proxy.Inherited{Addr: addr, Service: fmt.Sprint("web", i), File: f})
+		all = append(all, proxy.Inherited{Addr: lb.Addr{AddrPort: addr}, Service: fmt.Sprint("web", i), File: f})
 	}
 	return all
 }
