@@ -109,6 +109,7 @@ service "web" {
   # One address or a list of them. A bare port, 9000 or ":9000", means 127.0.0.1. Write "0.0.0.0:9000" for all IPv4
   # addresses of the host, and "[::]:9000" for all IPv6 and IPv4 addresses. With port 0 the kernel chooses a port, and
   # the log names it.
+  # A Unix socket is also possible, over TCP: "unix:///run/app/web.sock mode=0660 group=app".
   listen = ["127.0.0.1:9000", "[::1]:9000"]
 
   # tcp or udp.

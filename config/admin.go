@@ -39,6 +39,7 @@ func (l *loader) admin(root *block) {
 			return
 		case isSocket:
 			a.Socket = path
+			l.claim(claim{path: path, protocol: TCP, service: "admin", api: true, at: *at})
 			return
 		}
 	} else if v.Type() != cty.Number {

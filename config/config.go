@@ -133,7 +133,7 @@ type TLS struct {
 // A Service is one service block.
 type Service struct {
 	Name     string
-	Listen   []netip.AddrPort // at least one; port 0 lets the kernel choose
+	Listen   []Listener // at least one
 	Protocol Protocol
 
 	// Allow and Deny say which clients may come, by address. Without Allow all may come that are not in Deny. Prefixes

@@ -68,19 +68,14 @@ func (w *walk) visit(service serviceKey) {
 
 // follow visits the services that listen where the endpoint is, and reports a loop.
 func (w *walk) follow(c staticClaim) {
-	if path := c.endpoint.Path; path != "" {
-		if path == w.loader.cfg.Admin.Socket {
-			w.reportAPI(c)
-		}
-		return
-	}
-	port := w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}]
-	for _, listener := range port.at(w.reached(c.endpoint)) {
+	for _, listener := range w.listenersAt(c) {
 		next := serviceKey{c.protocol, listener.service}
 		at, been := w.place[next]
 		switch {
 		case listener.api:
-			w.reportAPI(c)
+			w.loader.problem(c.at.Ptr(), "Admin API as an endpoint", "%q is the admin API of this Lictor: "+
+				"every client of the service could drain endpoints and change the configuration. "+writeInstance,
+				c.text)
 			return
 		case been && at == len(w.path)-1:
 			w.loader.problem(c.at.Ptr(), "Endless loop", "%q is where this service listens: "+
@@ -96,10 +91,15 @@ func (w *walk) follow(c staticClaim) {
 	}
 }
 
-// reportAPI reports an endpoint that is the admin API.
-func (w *walk) reportAPI(c staticClaim) {
-	w.loader.problem(c.at.Ptr(), "Admin API as an endpoint", "%q is the admin API of this Lictor: "+
-		"every client of the service could drain endpoints and change the configuration. "+writeInstance, c.text)
+// listenersAt returns the listeners that surely receive a connection to the endpoint.
+func (w *walk) listenersAt(c staticClaim) []*claim {
+	if c.endpoint.Path == "" {
+		return w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}].at(w.reached(c.endpoint))
+	}
+	if socket := w.loader.sockets[c.endpoint.Path]; socket != nil {
+		return []*claim{socket}
+	}
+	return nil
 }
 
 // around describes the loop for a message: from the current service to the service at index at of the path, and on to

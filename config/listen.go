@@ -20,6 +20,7 @@ const listenHint = `write an address such as "127.0.0.1:9000", a port such as 90
 // A claim is an address on which a service, or the admin API, listens.
 type claim struct {
 	addr     netip.AddrPort
+	path     string // of a Unix socket; empty: addr counts
 	protocol Protocol
 	service  string
 	api      bool // the claim is the admin API's, not a service's
@@ -34,7 +35,7 @@ type portClaim struct {
 }
 
 // listen reads the listen addresses of a service and claims each of them.
-func (b *block) listen(s Service) []netip.AddrPort {
+func (b *block) listen(s Service) []Listener {
 	attr := b.attrs["listen"]
 	if attr == nil || isNull(attr.Expr) {
 		b.missing("listen", "Service %q has no listen: %s.", s.Name, listenHint)
@@ -46,21 +47,33 @@ func (b *block) listen(s Service) []netip.AddrPort {
 	} else if len(exprs) == 0 {
 		b.l.problem(b.rangeOf("listen"), "Empty list", "listen: %s.", listenHint)
 	}
-	var addrs []netip.AddrPort
+	var all []Listener
 	for _, expr := range exprs {
 		v, ok := b.l.evaluate("listen", expr, cty.DynamicPseudoType, listenHint)
 		if !ok {
 			continue
 		}
-		addr, problem := listenAddress(v)
+		one, problem := listener(v)
+		if problem == "" && one.Path != "" && s.Protocol == UDP {
+			problem = fmt.Sprintf("%q: a Unix socket carries connections, and this service is udp", one.String())
+		}
 		if problem != "" {
 			b.l.problem(expr.Range().Ptr(), "Bad listen address", "%s.", problem)
 			continue
 		}
-		b.l.claim(claim{addr: addr, protocol: s.Protocol, service: s.Name, at: expr.Range()})
-		addrs = append(addrs, addr)
+		b.l.claim(claim{addr: one.Addr, path: one.Path, protocol: s.Protocol, service: s.Name, at: expr.Range()})
+		all = append(all, one)
 	}
-	return addrs
+	return all
+}
+
+// listener returns the listener that v gives, or a problem. The problem is empty if there is none.
+func listener(v cty.Value) (l Listener, problem string) {
+	if v.Type() == cty.String && strings.HasPrefix(v.AsString(), unixScheme) {
+		return parseSocket(v.AsString())
+	}
+	l.Addr, problem = listenAddress(v)
+	return l, problem
 }
 
 // listenAddress returns the address that v gives, or a problem. The problem is empty if there is none.
@@ -169,6 +182,10 @@ func withBrackets(s string) string {
 
 // claim records that an address is taken, or reports that it is taken already.
 func (l *loader) claim(c claim) {
+	if c.path != "" {
+		l.claimPath(c)
+		return
+	}
 	key := portClaim{c.protocol, c.addr.Port()}
 	port := l.claims[key]
 	if port == nil {
@@ -186,6 +203,24 @@ func (l *loader) claim(c claim) {
 	}
 	l.problem(c.at.Ptr(), "Address in use", "%s already listens on %s %s, at %s%s. Choose another port.",
 		who, first.protocol, first.addr, place(first.at), c.because(*first))
+}
+
+// claimPath is claim for a Unix socket.
+func (l *loader) claimPath(c claim) {
+	first := l.sockets[c.path]
+	if first == nil {
+		l.sockets[c.path] = &c
+		return
+	}
+	who := fmt.Sprintf("Service %q", first.service)
+	switch {
+	case first.api:
+		who = "The admin API"
+	case first.service == c.service:
+		who = "The same service"
+	}
+	l.problem(c.at.Ptr(), "Address in use", "%s already listens on %s%s, at %s. Choose another path.",
+		who, unixScheme, c.path, place(first.at))
 }
 
 // portClaims holds the claims of one protocol and port. None of them collides with another.

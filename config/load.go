@@ -91,12 +91,14 @@ type loader struct {
 	diags    hcl.Diagnostics
 	cfg      Config
 	claims   map[portClaim]*portClaims // listen addresses so far
+	sockets  map[string]*claim         // paths of Unix sockets at which something listens so far
 	static   []staticClaim             // static endpoints so far
 	tokens   int                       // upper bound for all files so far
 }
 
 func newLoader(o Options) *loader {
-	l := &loader{hostname: o.Hostname, stdin: o.Stdin, claims: map[portClaim]*portClaims{}}
+	l := &loader{hostname: o.Hostname, stdin: o.Stdin, claims: map[portClaim]*portClaims{},
+		sockets: map[string]*claim{}}
 	getenv := o.Getenv
 	if getenv == nil {
 		getenv = os.Getenv

@@ -34,9 +34,9 @@ func textOf(d Diagnostics) string {
 	return b.String()
 }
 
-func addrs(texts ...string) (list []netip.AddrPort) {
+func addrs(texts ...string) (list []Listener) {
 	for _, text := range texts {
-		list = append(list, netip.MustParseAddrPort(text))
+		list = append(list, Listener{Addr: netip.MustParseAddrPort(text)})
 	}
 	return list
 }
@@ -239,12 +239,20 @@ func TestListenForms(t *testing.T) {
 		{`"[::ffff:10.0.0.1]:9000"`, "10.0.0.1:9000"},
 		{`0`, "127.0.0.1:0"},
 		{`["127.0.0.1:0"]`, "127.0.0.1:0"},
+		{`"unix:///run/app/db.sock"`, "unix:///run/app/db.sock"},
+		{`["unix:///run/a  group=22 mode=660"]`, "unix:///run/a mode=0660 group=22"},
+		{`"unix:///run/a mode=0666 owner=app"`, "unix:///run/a owner=app"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.written, func(t *testing.T) {
 			cfg := mustLoad(t, `service "web" { listen = `+tt.written+` }`, nil)
-			if got := cfg.Services[0].Listen; len(got) != 1 || got[0].String() != tt.want {
+			got := cfg.Services[0].Listen
+			if len(got) != 1 || got[0].String() != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
+			}
+			var again Listener
+			if err := again.UnmarshalText([]byte(tt.want)); err != nil || again != got[0] {
+				t.Errorf("%s means %+v, %v, want %+v", tt.want, again, err, got[0])
 			}
 		})
 	}

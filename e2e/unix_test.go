@@ -3,13 +3,18 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -101,4 +106,76 @@ func TestInstancesAtUnixSockets(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// A listener at a Unix socket serves before, during and after an upgrade, changes its mode at a reload, and takes its
+// file away at the end.
+func TestListenerAtAUnixSocket(t *testing.T) {
+	t.Parallel()
+	path, server := filepath.Join(shortTempDir(t), "db"), startEcho(t, "a").addr
+	listen := func(words string) string {
+		const text = "service \"db\" {\n  listen = %q\n  static { endpoints = [%q] }\n}\n"
+		return fmt.Sprintf(text, "unix://"+path+words, server)
+	}
+	d := found(t, listen(" mode=0600"))
+	connected := func() (net.Conn, error) {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close() })
+			err = hears(c, "a\n")
+		}
+		return c, err
+	}
+	open, err := connected()
+	must(t, err)
+	_, out := d.command(t, "connections")
+	wantTexts(t, out, "tcp    unix  ")
+	d.configure(t, listen(" mode=0660"))
+	if code, out := d.command(t, "reload"); code != 0 {
+		t.Errorf("reload: %s", out)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("got %v, %v, want the mode of the new configuration", info, err)
+	}
+
+	crowd := newCrowd(t)
+	crowd.add("clients", func(int) error {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		return hears(c, "a\n")
+	})
+	crowd.getOn(20)
+	pid := 0
+	for range 2 {
+		pid = d.upgrade(t)
+		crowd.getOn(20)
+	}
+	crowd.end()
+	_, err = io.WriteString(open, "still here")
+	must(t, err)
+	must(t, hears(open, "still here"))
+
+	must(t, syscall.Kill(pid, syscall.SIGTERM))
+	eventually(t, "the socket is removed", func() error {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("it is there (%v)", err)
+		}
+		return nil
+	})
+}
+
+// hears returns an error unless text comes next.
+func hears(c net.Conn, text string) error {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(c, got); err != nil {
+		return err
+	}
+	if string(got) != text {
+		return fmt.Errorf("got %q, want %q", got, text)
+	}
+	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -137,7 +136,7 @@ func (c *validateCommand) own(diags *config.Diagnostics) (own []daemon.Listener)
 			continue
 		}
 		for _, text := range all.Services[i].Listeners {
-			if l.Addr, err = netip.ParseAddrPort(text); err == nil {
+			if l.At.UnmarshalText([]byte(text)) == nil {
 				own = append(own, l)
 			}
 		}

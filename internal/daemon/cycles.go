@@ -73,8 +73,8 @@ func addrOf(a net.Addr) lb.Addr {
 func cycleServices(cfg *config.Config) (services []cycles.Service) {
 	for _, s := range cfg.Services {
 		one := cycles.Service{Name: s.Name, Network: networkOf(s.Protocol)}
-		for _, addr := range s.Listen {
-			one.Listen = append(one.Listen, lb.Addr{AddrPort: addr})
+		for _, l := range s.Listen {
+			one.Listen = append(one.Listen, lb.Addr{AddrPort: l.Addr, Path: l.Path})
 		}
 		if s.Static != nil {
 			one.Static = endpointsOf(*s.Static)

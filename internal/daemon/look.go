@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
+	"github.com/lictor-proxy/lictor/internal/unixsocket"
 )
 
 // A looker returns the current result of a query. [discovery.Consul] is one.
@@ -26,13 +26,17 @@ type looker interface {
 // A Listener is an address at which a running Lictor listens.
 type Listener struct {
 	Protocol config.Protocol
-	Addr     netip.AddrPort
+	At       config.Listener
 }
 
-// covers reports whether a reload could move the listener to addr.
-func (l Listener) covers(p config.Protocol, addr netip.AddrPort) bool {
-	return l.Protocol == p && l.Addr.Port() == addr.Port() &&
-		(l.Addr.Addr() == addr.Addr() || l.Addr.Addr().IsUnspecified() || addr.Addr().IsUnspecified())
+// covers reports whether a reload could move the listener to another address or path.
+func (l Listener) covers(p config.Protocol, to config.Listener) bool {
+	if l.Protocol != p || l.At.Path+to.Path != "" {
+		return l.Protocol == p && l.At.Path == to.Path
+	}
+	at, addr := l.At.Addr, to.Addr
+	return at.Port() == addr.Port() &&
+		(at.Addr() == addr.Addr() || at.Addr().IsUnspecified() || addr.Addr().IsUnspecified())
 }
 
 // Look reports what a daemon with this configuration would find now. Look checks which instances each service would
@@ -194,11 +198,16 @@ func taken(s config.Service, own []Listener) hcl.Diagnostics {
 	return problems
 }
 
-// tryListen listens at addr for a moment, without accepting a client. It returns nil for the addresses of own.
-func tryListen(p config.Protocol, addr netip.AddrPort, own []Listener) error {
-	if slices.ContainsFunc(own, func(l Listener) bool { return l.covers(p, addr) }) {
+// tryListen listens at an address for a moment, without accepting a client. For a Unix socket, tryListen only looks
+// whether another file or process is in the way. tryListen returns nil for the addresses of own.
+func tryListen(p config.Protocol, at config.Listener, own []Listener) error {
+	if slices.ContainsFunc(own, func(l Listener) bool { return l.covers(p, at) }) {
 		return nil
 	}
+	if at.Path != "" {
+		return unixsocket.Check(at.Path)
+	}
+	addr := at.Addr
 	if p == config.UDP {
 		conn, err := net.ListenPacket("udp", addr.String())
 		if err != nil {

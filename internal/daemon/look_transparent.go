@@ -75,8 +75,8 @@ func checkReturnPath(f returnpath.Family, warn func(summary, detail string)) {
 func familiesOf(s *config.Service, seen []lb.Endpoint) (all []returnpath.Family) {
 	for _, f := range []returnpath.Family{returnpath.IPv4, returnpath.IPv6} {
 		is := func(a netip.Addr) bool { return a.Unmap().Is4() == (f == returnpath.IPv4) && !a.IsLoopback() }
-		comes := s.AcceptProxy != nil || slices.ContainsFunc(s.Listen, func(a netip.AddrPort) bool {
-			return is(a.Addr()) || a.Addr() == netip.IPv6Unspecified()
+		comes := s.AcceptProxy != nil || slices.ContainsFunc(s.Listen, func(l config.Listener) bool {
+			return l.Path == "" && (is(l.Addr.Addr()) || l.Addr.Addr() == netip.IPv6Unspecified())
 		})
 		answers := len(seen) == 0 || slices.ContainsFunc(seen, func(e lb.Endpoint) bool {
 			return e.Host != "" || e.Path == "" && is(e.Addr.Addr())
@@ -92,7 +92,7 @@ func familiesOf(s *config.Service, seen []lb.Endpoint) (all []returnpath.Family)
 func unanswered(s *config.Service, e lb.Endpoint) string {
 	addr := e.Addr.Addr().Unmap()
 	local := s.AcceptProxy == nil &&
-		!slices.ContainsFunc(s.Listen, func(a netip.AddrPort) bool { return !a.Addr().IsLoopback() })
+		!slices.ContainsFunc(s.Listen, func(l config.Listener) bool { return !l.Addr.Addr().IsLoopback() })
 	switch {
 	case e.Host != "":
 		return ""

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"io/fs"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -11,6 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
+	"github.com/lictor-proxy/lictor/internal/unixsocket"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -170,10 +173,12 @@ func staticSets(cfg *config.Config) []lb.Endpoints {
 func proxyServices(cfg *config.Config) []proxy.Service {
 	var services []proxy.Service
 	for _, s := range cfg.Services {
+		addrs, sockets := listenersOf(s.Listen)
 		services = append(services, proxy.Service{
 			Name:             s.Name,
 			Protocol:         protocolOf(s.Protocol),
-			Listen:           s.Listen,
+			Listen:           addrs,
+			Sockets:          sockets,
 			ConnectTimeout:   s.ConnectTimeout,
 			IdleTimeout:      s.IdleTimeout,
 			HalfCloseTimeout: s.HalfCloseTimeout,
@@ -193,6 +198,19 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 		})
 	}
 	return services
+}
+
+// listenersOf converts listeners for the proxier: those at addresses, and those at Unix sockets.
+func listenersOf(all []config.Listener) (addrs []netip.AddrPort, sockets []proxy.SocketFile) {
+	for _, l := range all {
+		if l.Path == "" {
+			addrs = append(addrs, l.Addr)
+			continue
+		}
+		access := unixsocket.Access{Mode: fs.FileMode(l.Mode), Owner: l.Owner, Group: l.Group}
+		sockets = append(sockets, proxy.SocketFile{Path: l.Path, Access: access})
+	}
+	return addrs, sockets
 }
 
 // onLeaveOf converts the on_leave settings for the proxier.

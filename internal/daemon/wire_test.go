@@ -73,7 +73,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			}
 		}
 		check("Listen", with(base(),
-			func(s *config.Service) { s.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")} }))
+			func(s *config.Service) { s.Listen = []config.Listener{{Path: "/run/a"}} }))
 		some := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 		check("Allow", with(base(), func(s *config.Service) { s.Allow = some }))
 		check("Deny", with(base(), func(s *config.Service) { s.Deny = some }))

@@ -36,3 +36,20 @@ service "unfit" {
     "[fe80::1]:9023",
   ]
 }
+service "sockets" {
+  listen = [
+    "unix:///run/a.sock",
+    "unix:///run/a.sock mode=0600",
+    "unix://run/b.sock",
+    "unix:///run/../b.sock",
+    "unix:///run/c.sock mode=0888",
+    "unix:///run/c.sock mode=0440",
+    "unix:///run/c.sock mode=0660 owner=",
+    "unix:///run/c.sock user=app",
+    "unix://",
+  ]
+}
+service "datagrams" {
+  listen   = "unix:///run/d.sock"
+  protocol = "udp"
+}
