@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +54,8 @@ func (p *loopPair) splice(from int) int {
 func (p *loopPair) measureRoom(from int) int {
 	f, to := &p.flows[from], 1-from
 	if f.room < 2*pipeSize {
-		if f.room = int32(sys.FaultRoom(p.fd[to], sys.Room(int(p.fd[to])))); f.room == 0 {
+		room := sys.FaultRoom(p.fd[to], sys.Room(int(p.fd[to])))
+		if f.room = int32(min(room, math.MaxInt32)); f.room == 0 {
 			p.writable[to] = false
 		}
 	}
