@@ -413,8 +413,10 @@ func TestUDPAcceptProxyRefuses(t *testing.T) {
 // The rules on clients and their limits are about the client that the header names.
 func TestUDPAcceptProxyAndRulesOnClients(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{Protocol: UDP, AcceptProxy: anyLocal, Allow: prefixes("192.0.2.0/24"), MaxPerClient: 1},
-			udpServer(t, echoUDP))
+		server := udpServer(t, echoUDP)
+		rules := Service{Protocol: UDP, AcceptProxy: anyLocal, MaxPerClient: 1, IdleTimeout: time.Hour,
+			Allow: prefixes("192.0.2.0/24")}
+		addr := h.serve(rules, server)
 		c := dialUDP(t, addr)
 		ask := func(client string) {
 			c.Write(introduce(client, client))
@@ -438,7 +440,8 @@ func TestUDPAcceptProxyAndRulesOnClients(t *testing.T) {
 		if len(counts) != 2 || counts[netip.MustParseAddr("192.0.2.1")] != 1 {
 			t.Errorf("got %v, want two clients", counts)
 		}
-		h.serve(Service{Protocol: UDP, AcceptProxy: anyLocal, Deny: prefixes("192.0.2.1/32"), MaxPerClient: 1})
+		rules.Allow, rules.Deny = nil, prefixes("192.0.2.1/32") // so the proxy itself may come
+		h.serve(rules, server)
 		ask("192.0.2.1:1")
 		eventually(t, equals("sessions", func() int64 { return h.stats().SessionsActive }, 1))
 		if counts := h.ClientCounts()["s"]; len(counts) != 1 {
