@@ -135,7 +135,8 @@ func TestUnixEndpointBulkBothWays(t *testing.T) {
 	})
 }
 
-// Bulk data to and from a Unix socket is spliced through a pipe, on systems with splice(2).
+// Bulk data to a Unix socket is spliced through a pipe, on systems with splice(2). Bulk data from one is copied,
+// because that is cheaper: see bufferSize.
 func TestUnixEndpointBulkUsesPipes(t *testing.T) {
 	if maxPipes == 0 {
 		t.Skip("no splice(2) here")
@@ -164,8 +165,8 @@ func TestUnixEndpointBulkUsesPipes(t *testing.T) {
 				for err := error(nil); err == nil; look() {
 					_, err = c.Read(buf)
 				}
-				if used == 0 || used > 4 {
-					t.Errorf("%d pipes were used at once for one connection, want 1 to 4", used)
+				if (used > 0) != (way == "up") || used > 4 {
+					t.Errorf("%d pipes were used at once for one connection, want 1 to 4 for way up only", used)
 				}
 			})
 		})
