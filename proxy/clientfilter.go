@@ -23,9 +23,8 @@ func newClientFilter(spec *Service) *clientFilter {
 	return &clientFilter{allow: slices.Clone(spec.Allow), deny: slices.Clone(spec.Deny), headers: headers}
 }
 
-// admits reports whether the client at src may come. A client of a Unix socket has no address; the mode of the socket
-// says who may come. admits compares src with one prefix after the other, which takes a
-// few nanoseconds for each.
+// admits reports whether the client at src may come. A client of a Unix socket has no address, and may come: the mode
+// of the socket has decided that. admits compares src with one prefix after the other, a few nanoseconds each.
 func (f *clientFilter) admits(src netip.Addr) bool {
 	if f == nil || !src.IsValid() {
 		return true

@@ -53,23 +53,12 @@ func testBulkBothWays(t *testing.T, h *house, size int) {
 	down := make(chan [32]byte, 1)
 	up := make(chan [32]byte, 1)
 	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			down <- sendRandom(c, size, 1)
-			c.CloseWrite()
-		})
-		up <- sumAll(c)
-		wg.Wait()
+		sent, got := sendAndSum(c, size, 1)
+		down <- sent
+		up <- got
 	}))
 	c := dialTCP(t, addr)
-	var wg sync.WaitGroup
-	var sent [32]byte
-	wg.Go(func() {
-		sent = sendRandom(c, size, 2)
-		c.CloseWrite()
-	})
-	got := sumAll(c)
-	wg.Wait()
+	sent, got := sendAndSum(c, size, 2)
 	if got != <-down || sent != <-up {
 		t.Error("the bytes that arrived differ from those that were sent")
 	}
@@ -98,6 +87,21 @@ func sendRandom(w io.Writer, size int, seed uint64) (sum [32]byte) {
 		size -= n
 	}
 	return [32]byte(hash.Sum(nil))
+}
+
+// sendAndSum sends size random bytes and ends that side of c, while it reads all that comes. It returns both checksums.
+func sendAndSum(c interface {
+	io.ReadWriter
+	CloseWrite() error
+}, size int, seed uint64) (sent, got [32]byte) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		sent = sendRandom(c, size, seed)
+		_ = c.CloseWrite() // if it fails, the other side sees no end
+	})
+	got = sumAll(c)
+	wg.Wait()
+	return sent, got
 }
 
 func sumAll(r io.Reader) [32]byte {

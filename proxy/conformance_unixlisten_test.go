@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
@@ -84,25 +83,14 @@ func TestUnixListenerBulkBothWays(t *testing.T) {
 		const size = 16 << 20
 		down, up := make(chan [32]byte, 1), make(chan [32]byte, 1)
 		server := unixServer(t, func(c *net.UnixConn) {
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				down <- sendRandom(c, size, 1)
-				c.CloseWrite()
-			})
-			up <- sumAll(c)
-			wg.Wait()
+			sent, got := sendAndSum(c, size, 1)
+			down <- sent
+			up <- got
 		})
 		path := socketPath(t)
 		h.servePaths(atSocket(path), server)
 		c := dialUnix(t, path)
-		var wg sync.WaitGroup
-		var sent [32]byte
-		wg.Go(func() {
-			sent = sendRandom(c, size, 2)
-			c.CloseWrite()
-		})
-		got := sumAll(c)
-		wg.Wait()
+		sent, got := sendAndSum(c, size, 2)
 		if got != <-down || sent != <-up {
 			t.Error("the bytes that arrived differ from those that were sent")
 		}
