@@ -7,6 +7,10 @@ import (
 	"syscall"
 )
 
+// ErrHandshake is wrapped by the error of a dial that reached the endpoint but failed in the TLS handshake, for
+// whatever reason.
+var ErrHandshake = errors.New("TLS handshake failed")
+
 // CauseOf returns the cause of err, which is the error of a dial or a datagram to an endpoint. If local is true, the
 // error says nothing about the endpoint: this host lacks a resource or filters the packet, or the caller gave up. In
 // that case the cause is zero, and Member.Failed must not be called.
@@ -16,6 +20,9 @@ func CauseOf(err error) (cause Cause, local bool) {
 	}
 	if errors.Is(err, errUnfit) {
 		return Unfit, false
+	}
+	if errors.Is(err, ErrHandshake) {
+		return Handshake, false
 	}
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {

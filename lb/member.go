@@ -42,6 +42,9 @@ const (
 
 	// Unfit means that the endpoint gave an unexpected answer to an active check.
 	Unfit
+
+	// Handshake means that the endpoint accepted the connection, but the TLS handshake failed, see ErrHandshake.
+	Handshake
 )
 
 // String returns one word for the cause, such as "refused". String returns "none" for a zero Cause.
@@ -55,6 +58,8 @@ func (c Cause) String() string {
 		return "reset"
 	case Unfit:
 		return "unfit"
+	case Handshake:
+		return "handshake"
 	}
 	return "none"
 }

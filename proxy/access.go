@@ -24,7 +24,8 @@ type AccessRecord struct {
 	Up, Down int64         // bytes to the endpoint and from the endpoint
 	Reason   string        // one of the constants below
 	Refused  string        // the word of the Refusal if the client got no endpoint; otherwise empty
-	Err      error         // the system's error if one side failed; otherwise nil
+	Err      error         // the system's error, or that of TLS, if one side failed; otherwise nil
+	TLS      *TLSPeer      // what the TLS handshake with the client has shown; nil if there was none
 
 	DatagramsUp, DatagramsDown int64 // UDP: datagrams to the endpoint and from the endpoint
 }

@@ -44,6 +44,7 @@ const (
 	RefusedPerClient                  // the client was at its limit of connections or sessions
 	RefusedNotAllowed                 // the client may not come, see Service.Allow
 	RefusedProxyHeader                // the client did not send the PROXY header that it must send
+	RefusedHandshake                  // the TLS handshake with the client failed
 	refusals           int     = iota
 )
 
@@ -53,7 +54,7 @@ type RefusedBy [refusals]int64
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client",
-		"not_allowed", "proxy_header"}[r]
+		"not_allowed", "proxy_header", "handshake"}[r]
 }
 
 // refusalOf returns the Refusal for an error that was passed to unserved.
@@ -65,6 +66,8 @@ func refusalOf(err error) Refusal {
 		return RefusedNotAllowed
 	case errors.Is(err, errProxyHeader):
 		return RefusedProxyHeader
+	case errors.Is(err, errClientHandshake):
+		return RefusedHandshake
 	case errors.Is(err, errOutOfDescriptors):
 		return RefusedDescriptors
 	case errors.Is(err, lb.ErrMissingServiceEntry):

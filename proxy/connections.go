@@ -23,6 +23,8 @@ type Connection struct {
 	Idle     time.Duration // time since bytes last moved
 	Up, Down int64         // bytes to the endpoint and from the endpoint
 
+	TLS *TLSPeer // what the TLS handshake with the client has shown; nil if there was none
+
 	DatagramsUp, DatagramsDown int64 // datagrams of a UDP session
 }
 
@@ -32,7 +34,7 @@ type ConnectionState string
 // The states of a Connection.
 const (
 	ConnectionWaiting    ConnectionState = "waiting"     // the client waits for a free slot at an endpoint
-	ConnectionGreeting   ConnectionState = "greeting"    // the client has not sent its PROXY header yet
+	ConnectionGreeting   ConnectionState = "greeting"    // the PROXY header or TLS handshake is not over yet
 	ConnectionConnecting ConnectionState = "connecting"  // Lictor dials an endpoint or looks up its host name
 	ConnectionOpen       ConnectionState = "open"        // bytes can move in both directions
 	ConnectionHalfClosed ConnectionState = "half_closed" // one side has ended, the other side goes on

@@ -138,6 +138,8 @@ type report struct {
 	dialTime time.Duration // time until the endpoint was reached; TCP only
 	up, down int64         // bytes to the endpoint and from the endpoint
 
+	tls *TLSPeer // what the TLS handshake with the client has shown; nil if there was none
+
 	datagramsUp, datagramsDown int64
 }
 
@@ -181,7 +183,7 @@ func (s *service) ended(r *report, why endReason, cause error) {
 		(*to)(AccessRecord{
 			Service: spec.Name, Protocol: spec.Protocol, Listener: r.listener, Client: r.client, Endpoint: endpoint,
 			Ended: time.Now(), Connect: r.dialTime, Duration: r.age, Up: r.up, Down: r.down,
-			Reason: why.String(), Refused: why.refused(), Err: cause,
+			Reason: why.String(), Refused: why.refused(), Err: cause, TLS: r.tls,
 			DatagramsUp: r.datagramsUp, DatagramsDown: r.datagramsDown,
 		})
 	}

@@ -25,7 +25,8 @@
 // datagram.
 //
 // An end of a connection may have something to say before the first byte, such as the header of the PROXY protocol
-// ([AcceptProxy]). Apart from that, package proxy never looks into the bytes that it forwards, and it does not do TLS.
+// ([AcceptProxy]). An end may also be encrypted ([AcceptTLS], [EndpointTLS]). Apart from that, package proxy never
+// looks into the bytes that it forwards.
 package proxy
 
 import (
@@ -77,8 +78,8 @@ type Service struct {
 	// them are one client.
 	Sockets []SocketFile
 
-	// ConnectTimeout bounds each dial of an endpoint. The lookup of the endpoint's host name may take as long again. A
-	// zero ConnectTimeout means 1 s.
+	// ConnectTimeout bounds each dial of an endpoint. The lookup of the endpoint's host name may take as long again,
+	// and so may its TLS handshake. A zero ConnectTimeout means 1 s.
 	ConnectTimeout time.Duration
 
 	// IdleTimeout ends a TCP connection or UDP session when no bytes have moved in either direction for so long. Bytes
@@ -117,6 +118,14 @@ type Service struct {
 	// AcceptProxy, unless it is nil, makes the clients of all listeners send a PROXY header: TCP clients in front of
 	// their first byte, and UDP clients in front of each datagram. It is never guessed whether a client sends one.
 	AcceptProxy *AcceptProxy
+
+	// AcceptTLS, unless it is nil, makes the clients of all listeners speak TLS, behind the PROXY header if there is
+	// one. Lictor decrypts what they send, and encrypts what they get. Only TCP services may have it.
+	AcceptTLS *AcceptTLS
+
+	// EndpointTLS, unless it is nil, makes Lictor speak TLS with the endpoints. A PROXY header for an endpoint leaves
+	// in front of the handshake. Only TCP services may have it.
+	EndpointTLS *EndpointTLS
 
 	// SendProxy is the version of the PROXY header that endpoints get in front of the client's bytes. UDP endpoints get
 	// it in front of each datagram, and only with version 2, because version 1 does not know UDP.
@@ -163,7 +172,7 @@ func (s *Service) equal(o *Service) bool {
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
 		s.MaxPerClient == o.MaxPerClient && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&
 		s.AcceptProxy.equal(o.AcceptProxy) && s.SendProxy == o.SendProxy && s.SendProxyFirst == o.SendProxyFirst &&
-		s.Transparent == o.Transparent &&
+		s.Transparent == o.Transparent && s.AcceptTLS.equal(o.AcceptTLS) && s.EndpointTLS.equal(o.EndpointTLS) &&
 		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge &&
 		s.MaxAgeGrace == o.MaxAgeGrace
 }

@@ -22,7 +22,7 @@ type service struct {
 	log      hclog.Logger
 	counters []counters // counters for each loop, so that loops do not share cache lines
 	troubles reporter
-	unwanted reporter // of clients that may not come or send no PROXY header; they suppress no line about a fault
+	unwanted reporter // of clients that may not come or do not speak as they must; they suppress no line about a fault
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
 
@@ -99,7 +99,7 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 	switch why {
 	case RefusedNotAllowed:
 		level = hclog.Info // as the configuration wants it
-	case RefusedProxyHeader:
+	case RefusedProxyHeader, RefusedHandshake:
 	default:
 		s.troubles.warn(s.log, "client refused", "client", clientName(client), "error", err)
 		return

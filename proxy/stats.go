@@ -105,8 +105,8 @@ type Descriptors struct {
 	Ceiling int64 // the most descriptors for the service; after a reload Taken may be higher
 }
 
-// dialFailures is the number of causes for a failed dial.
-const dialFailures = int(lb.Reset) + 1
+// dialFailures is one more than the last cause of a failed dial. Dials never fail as lb.Unfit.
+const dialFailures = int(lb.Handshake) + 1
 
 // An Activity holds the few Stats of a service that are sampled every second. TCP and UDP are added up.
 type Activity struct {

@@ -102,6 +102,9 @@ func (e *exposition) ejected(services []Service) {
 // because Prometheus does not see the first event of a series that appears with that event.
 func (e *exposition) attempts(s *Service) {
 	for cause, n := range s.stats.DialsFailedBy {
+		if lb.Cause(cause) == lb.Unfit { // a cause of active checks only
+			continue
+		}
 		word := "local"
 		if cause > 0 {
 			word = lb.Cause(cause).String()

@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// An AcceptTLS says how TLS is spoken with the clients of a service. A handshake runs outside of the event loops.
+//
+// Two specifications of a service have the same AcceptTLS only if it is the same pointer. So whoever makes an AcceptTLS
+// keeps it while nothing changes. If it changes, only new clients are affected.
+type AcceptTLS struct {
+	// Config returns the configuration for the next handshake. Config is called once for each client, by any goroutine,
+	// and must not block. Session tickets belong to the *tls.Config, so Config should return the same one until
+	// something changes that may make a resumed session wrong, such as the authorities of client certificates.
+	Config func() *tls.Config
+
+	// Timeout is how long the handshake may take. A zero or negative Timeout means 10 s.
+	Timeout time.Duration
+}
+
+func (a *AcceptTLS) equal(o *AcceptTLS) bool { return a == o }
+
+// An EndpointTLS says how TLS is spoken with the endpoints of a service. A handshake runs outside of the event loops,
+// and must end within the connect timeout of the service. An endpoint whose handshake fails was not reached: the
+// failure has the cause lb.Handshake, and the next endpoint is tried.
+//
+// As with AcceptTLS, only the same pointer is the same EndpointTLS.
+type EndpointTLS struct {
+	// Config returns the configuration for the next handshake with e, which must verify e. Config is called once for
+	// each dial, by any goroutine, and must not block. An error means that e cannot be reached; it is logged.
+	Config func(e lb.Endpoint) (*tls.Config, error)
+}
+
+func (e *EndpointTLS) equal(o *EndpointTLS) bool { return e == o }
+
+// A TLSPeer says what the TLS handshake with a client has shown.
+type TLSPeer struct {
+	Version     uint16 // such as tls.VersionTLS13
+	CipherSuite uint16 // such as tls.TLS_AES_128_GCM_SHA256
+	Resumed     bool   // the session of an earlier connection goes on
+	ServerName  string // the name that the client asked for (SNI); empty if it asked for none
+	Protocol    string // negotiated by ALPN; empty if none was
+
+	// Certificate is the client's own certificate. Certificate is nil if the client had none. It must not be changed.
+	Certificate *x509.Certificate
+}
+
+// errClientHandshake refuses a client with which the TLS handshake has failed.
+var errClientHandshake = errors.New("TLS handshake with the client failed")
