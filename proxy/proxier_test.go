@@ -299,6 +299,8 @@ func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 		}
 		want := (h.room() - spare(h) - 10) / pairDescriptors
 		eventually(t, equals("TCP connections", func() int64 { return h.Snapshot()[0].ConnectionsActive }, want))
+		// Two do not divide the rest. Until a TCP client waits for it, the next UDP client may have what is left.
+		eventually(t, equals("a TCP client waits", h.budget.waiting.Load, true))
 		for range 30 {
 			query(t, dialUDP(t, udp), "x")
 		}
