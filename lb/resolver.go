@@ -104,13 +104,26 @@ func (r *Resolver) Close() {
 // wait for a running lookup; call Lookup in that case. The caller must not change the addresses.
 func (r *Resolver) Known(host string) (addrs []netip.Addr, ok bool) {
 	now := r.clock.now()
-	if v, ok := r.fresh.Load(host); ok {
-		if f := v.(freshAddrs); now < f.until {
-			return f.addrs, true
-		}
+	if addrs, ok := r.freshAddrs(host, now); ok {
+		return addrs, true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.knownLocked(host, now)
+}
+
+// freshAddrs returns the addresses of a name that needs no lookup yet. freshAddrs takes no lock.
+func (r *Resolver) freshAddrs(host string, now instant) (addrs []netip.Addr, ok bool) {
+	v, ok := r.fresh.Load(host)
+	if !ok {
+		return nil, false
+	}
+	f := v.(freshAddrs)
+	return f.addrs, now < f.until
+}
+
+// knownLocked does what Known does for a name that is not fresh.
+func (r *Resolver) knownLocked(host string, now instant) (addrs []netip.Addr, ok bool) {
 	n := r.names[host]
 	if n == nil || len(n.addrs) == 0 {
 		return nil, false
@@ -132,10 +145,13 @@ func (r *Resolver) Known(host string) (addrs []netip.Addr, ok bool) {
 // ends; for a known name, it waits for staleWait at most. The error wraps ErrLookups if the lookup did not start in
 // time; otherwise it is a *net.DNSError. The caller must not change the addresses.
 func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	if addrs, ok := r.Known(host); ok {
+	if addrs, ok := r.freshAddrs(host, r.clock.now()); ok {
 		return addrs, nil
 	}
-	c, left := r.join(host)
+	addrs, c, left := r.join(host)
+	if c == nil {
+		return addrs, nil
+	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
@@ -146,12 +162,15 @@ func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error
 	return r.leave(host, c, ctx)
 }
 
-// join returns the running call for a name, and how long the caller should wait for it. join starts a call if there is
-// none. The caller must call leave.
-func (r *Resolver) join(host string) (c *call, left time.Duration) {
+// join returns the addresses of a name if they may be used now. Otherwise join returns the running call for the name,
+// and how long the caller should wait for it; join starts a call if there is none. The caller must leave the call.
+func (r *Resolver) join(host string) (addrs []netip.Addr, c *call, left time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock.now()
+	if addrs, ok := r.knownLocked(host, now); ok {
+		return addrs, nil, 0
+	}
 	n := r.nameLocked(host, now)
 	if c = n.call; c == nil {
 		c = r.beginLocked(n, now)
@@ -159,9 +178,9 @@ func (r *Resolver) join(host string) (c *call, left time.Duration) {
 	c.waiters++
 	r.keepLocked(c)
 	if len(n.addrs) == 0 {
-		return c, distantFuture.sub(0)
+		return nil, c, distantFuture.sub(0)
 	}
-	return c, max(0, staleWait-now.sub(n.asked))
+	return nil, c, max(0, staleWait-now.sub(n.asked))
 }
 
 // leave undoes a join, and returns the addresses that are known by then. A call for an unknown name ends when its last
