@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -44,26 +45,40 @@ func message(op byte, size int64) []byte {
 // sizeIn returns the size in a message.
 func sizeIn(b []byte) int64 { return int64(binary.BigEndian.Uint64(b[1:])) }
 
-// A backend serves endpoints: TCP on its port of every loopback address, and UDP on the same port of 127.0.0.1.
+// A backend serves endpoints: TCP on its port of every loopback address, UDP on the same port of 127.0.0.1, and a Unix
+// socket.
 type backend struct {
 	datagrams atomic.Int64
 }
 
-// serveBackend is the main function of a backend's process. It prints its port.
-func serveBackend() error {
+// serveBackend is the main function of a backend's process. It creates a Unix socket at path, and prints its port.
+func serveBackend(path string) error {
 	b := &backend{}
 	l, conn, err := listenBackend()
 	if err != nil {
 		return err
 	}
+	local, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
 	fmt.Println(l.Addr().(*net.TCPAddr).Port)
 	go b.serveUDP(conn)
+	failed := make(chan error)
+	for _, l := range []net.Listener{l, local} {
+		go func() { failed <- b.serveAll(l) }()
+	}
+	return <-failed
+}
+
+// serveAll serves the clients of l. It returns the error that ends l.
+func (b *backend) serveAll(l net.Listener) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		go b.serve(c.(*net.TCPConn))
+		go b.serve(c)
 	}
 }
 
@@ -91,7 +106,7 @@ func listenBackend() (net.Listener, *net.UDPConn, error) {
 	return nil, nil, last
 }
 
-func (b *backend) serve(c *net.TCPConn) {
+func (b *backend) serve(c net.Conn) {
 	defer c.Close()
 	request := make([]byte, messageSize)
 	for {
@@ -117,7 +132,7 @@ func skipHeader(c io.Reader, request []byte) error {
 	return err
 }
 
-func (b *backend) do(c *net.TCPConn, request []byte) error {
+func (b *backend) do(c net.Conn, request []byte) error {
 	size := sizeIn(request)
 	switch request[0] {
 	case opUp:
@@ -167,21 +182,24 @@ func (b *backend) serveUDP(c *net.UDPConn) {
 type backends struct {
 	processes []*testproc.Process
 	ports     []int
+	paths     []string // of the Unix sockets
 }
 
 // backendCount is the default number of endpoints of a service, as in the measurements of the design.
 const backendCount = 4
 
-func startBackends(pins pinning) (*backends, error) {
+// startBackends starts backends whose Unix sockets are in the folder dir.
+func startBackends(pins pinning, dir string) (*backends, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	b := &backends{}
-	for range backendCount {
+	for i := range backendCount {
 		// Each backend gets at most a quarter of the connections. More than one thread would only compete with the
 		// proxy.
-		cmd := exec.Command(self, "backend")
+		path := filepath.Join(dir, fmt.Sprintf("backend%d.sock", i))
+		cmd := exec.Command(self, "backend", path)
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
@@ -205,7 +223,7 @@ func startBackends(pins pinning) (*backends, error) {
 			b.stop()
 			return nil, fmt.Errorf("a backend says %q: %w", line, err)
 		}
-		b.ports = append(b.ports, port)
+		b.ports, b.paths = append(b.ports, port), append(b.paths, path)
 	}
 	return b, nil
 }

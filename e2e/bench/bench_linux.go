@@ -60,7 +60,7 @@ func newBench(o *options) (*bench, error) {
 	if b.guard, err = startGuard(); err != nil {
 		return nil, err
 	}
-	if b.backends, err = startBackends(b.pins); err != nil {
+	if b.backends, err = startBackends(b.pins, b.guard.dir); err != nil {
 		b.guard.stop()
 		return nil, err
 	}
@@ -102,6 +102,8 @@ func services() []service {
 		{Name: webService, Protocol: "tcp"},
 		{Name: sendService, Protocol: "tcp", SendProxy: true},
 		{Name: acceptService, Protocol: "tcp", AcceptProxy: true},
+		{Name: fromUnixService, Protocol: "tcp", UnixClients: true},
+		{Name: toUnixService, Protocol: "tcp", UnixEndpoints: true},
 		{Name: udpService, Protocol: "udp"},
 		{Name: newService, Protocol: "udp", MaxSessions: maxSessions},
 		{Name: oneService, Protocol: "udp", MaxSessions: maxSessions, Responses: 1},
@@ -114,6 +116,9 @@ func (b *bench) plan(endpoints int, services ...service) (plan, error) {
 	for i := range p.Services {
 		s := &p.Services[i]
 		s.Endpoints = b.backends.endpoints(endpoints)
+		if s.UnixEndpoints {
+			s.Endpoints = b.backends.paths
+		}
 		if s.MaxSessions > 0 {
 			p.Pairs += 2 * s.MaxSessions
 		}
@@ -202,7 +207,8 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 
 // suits reports whether a load can run on a target.
 func (l *load) suits(t *target) bool {
-	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts)
+	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts) &&
+		(!l.unix || t.unix)
 }
 
 // baseline returns the name of the target that the others are compared with.

@@ -20,6 +20,7 @@ type load struct {
 	one      bool // needs UDP sessions that end with the first answer
 	sends    bool // needs PROXY headers for endpoints
 	accepts  bool // needs PROXY headers from clients
+	unix     bool // needs Unix sockets
 	fullOnly bool // left out of a quick run
 	fresh    bool // each measurement needs a new process
 	rounds   int  // largest number of rounds; zero: all
@@ -67,9 +68,15 @@ func loads() []*load {
 		{name: "connect-accept", title: "the same, a PROXY header from the client", unit: "connection", perUnit: 1,
 			accepts: true, main: mCPU, run: proxied(acceptService, proxyHeader())},
 		{name: "bulk-up", title: "bulk up, 4 connections", unit: "GB",
-			perUnit: gigabyte, main: mCPU, run: bulk(opUp, 1024)},
+			perUnit: gigabyte, main: mCPU, run: bulk(webService, opUp, 1024)},
 		{name: "bulk-down", title: "bulk down, 4 connections", unit: "GB", perUnit: gigabyte, main: mCPU,
-			run: bulk(opDown, 1024)},
+			run: bulk(webService, opDown, 1024)},
+		{name: "unix-up", title: "bulk up from Unix sockets to TCP, 4 connections", unit: "GB", perUnit: gigabyte,
+			unix: true, main: mCPU, run: bulk(fromUnixService, opUp, 1024)},
+		{name: "unix-down", title: "bulk down from Unix sockets to TCP, 4 connections", unit: "GB", perUnit: gigabyte,
+			unix: true, main: mCPU, run: bulk(toUnixService, opDown, 1024)},
+		{name: "to-unix-up", title: "bulk up from TCP to Unix sockets, 4 connections", unit: "GB", perUnit: gigabyte,
+			unix: true, main: mCPU, run: bulk(toUnixService, opUp, 1024)},
 		{name: "transfer", title: "1 MiB on a new connection, 8 at a time", unit: "transfer", perUnit: 1, main: mCPU,
 			run: exchanges(8, 800, opDown, mib)},
 		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true,
@@ -162,12 +169,12 @@ func exchangeSlots(addrs []netip.AddrPort, n int, op byte, answer int) []slot {
 	return slots
 }
 
-// bulk returns a load that moves work MiB over 4 connections.
-func bulk(op byte, work int) func(*bench, *target) (sample, error) {
+// bulk returns a load that moves work MiB over 4 connections to a service.
+func bulk(service string, op byte, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		const n = 4
-		i := b.instances[place{t, webService}]
-		fds, err := open(i.addrs(), n)
+		i := b.instances[place{t, service}]
+		fds, err := i.open(n)
 		if err != nil {
 			return nil, err
 		}

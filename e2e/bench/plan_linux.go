@@ -40,6 +40,9 @@ type service struct {
 	IdleTimeout string
 	SendProxy   bool // TCP: endpoints get a PROXY header of version 2
 	AcceptProxy bool // TCP: clients send a PROXY header
+
+	UnixClients   bool // TCP: clients connect to a Unix socket instead of Listen; see plan.Path
+	UnixEndpoints bool // TCP: Endpoints are paths of Unix sockets
 }
 
 // Names of the services.
@@ -51,6 +54,9 @@ const (
 
 	sendService   = "send"   // TCP with PROXY headers for endpoints
 	acceptService = "accept" // TCP with PROXY headers from clients
+
+	fromUnixService = "from-unix" // TCP endpoints whose clients connect to a Unix socket
+	toUnixService   = "to-unix"   // Unix sockets as endpoints, whose clients connect by TCP
 )
 
 // Protocol returns the protocol of the first service. Most plans have only one service.
@@ -61,6 +67,9 @@ func (p *plan) Listen() string { return p.Services[0].Listen.String() }
 
 // Endpoints returns the endpoints of the first service.
 func (p *plan) Endpoints() []string { return p.Services[0].Endpoints }
+
+// Path returns the path of the Unix socket of a service with UnixClients.
+func (p *plan) Path(s service) string { return filepath.Join(p.Dir, s.Name+".sock") }
 
 // WorkerConnections returns nginx's limit of connections for a worker. nginx counts listeners and both sides of each
 // pair, and one worker may get all of them.

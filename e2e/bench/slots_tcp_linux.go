@@ -205,6 +205,51 @@ func open(addrs []netip.AddrPort, n int) ([]int, error) {
 	return fds, nil
 }
 
+// openUnix opens n connections to the Unix socket at path. Each has had an answer.
+func openUnix(path string, n int) ([]int, error) {
+	var fds []int
+	for range n {
+		fd, err := dialUnix(path)
+		if err != nil {
+			closeAll(fds)
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// dialUnix opens a connection to the Unix socket at path, makes one request, and makes the socket non-blocking.
+func dialUnix(path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	if err == nil {
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2})
+	}
+	if err == nil {
+		_, err = unix.Write(fd, message(opEcho, 0))
+	}
+	answer := make([]byte, messageSize)
+	for got := 0; err == nil && got < messageSize; {
+		var n int
+		if n, err = unix.Read(fd, answer[got:]); n == 0 && err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		got += n
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
 func closeAll(fds []int) {
 	for _, fd := range fds {
 		unix.Close(fd)

@@ -23,6 +23,7 @@ type target struct {
 	responses bool // can end a session after a number of answers
 	sends     bool // can send PROXY headers of version 2
 	accepts   bool // can accept PROXY headers
+	unix      bool // can serve Unix sockets on either side
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error)
 	why       string // why it is not available; empty if it is
@@ -58,9 +59,9 @@ func targets(o *options) ([]*target, error) {
 	all := []*target{
 		{name: "lictor", udp: true, command: run},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
-		{name: "haproxy", sends: true, accepts: true, command: haproxy},
-		{name: "haproxy-splice", command: haproxy, adapt: func(p *plan) { p.Splice = true }},
-		{name: "nginx", udp: true, responses: true, accepts: true, command: nginx},
+		{name: "haproxy", sends: true, accepts: true, unix: true, command: haproxy},
+		{name: "haproxy-splice", unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
+		{name: "nginx", udp: true, responses: true, accepts: true, unix: true, command: nginx},
 	}
 	for _, text := range o.peers {
 		name, command, ok := strings.Cut(text, "=")
@@ -77,6 +78,7 @@ func targets(o *options) ([]*target, error) {
 			})
 			t.sends = t.understands(func(p *plan) { p.Services[0].SendProxy = true })
 			t.accepts = t.understands(func(p *plan) { p.Services[0].AcceptProxy = true })
+			t.unix = t.understands(func(p *plan) { p.Services[0].UnixClients = true })
 		}
 	}
 	return all, nil
@@ -85,7 +87,7 @@ func targets(o *options) ([]*target, error) {
 // serves reports whether the target can serve s.
 func (t *target) serves(s service) bool {
 	return (s.Protocol != "udp" || t.udp) && (s.Responses == 0 || t.responses) && (!s.SendProxy || t.sends) &&
-		(!s.AcceptProxy || t.accepts)
+		(!s.AcceptProxy || t.accepts) && (!s.UnixClients && !s.UnixEndpoints || t.unix)
 }
 
 // custom returns the command of a peer that a flag names.
@@ -202,7 +204,7 @@ func (i *instance) ready() error {
 				cancel()
 				return fmt.Errorf("it ended: %s", i.log.Tail(5))
 			}
-			return probe(i.plan.Services[s])
+			return i.probe(i.plan.Services[s])
 		})
 		if err != nil {
 			return fmt.Errorf("%s is not ready: %w", i.target.name, err)
@@ -212,8 +214,12 @@ func (i *instance) ready() error {
 }
 
 // probe makes one request to a service.
-func probe(s service) error {
-	c, err := net.DialTimeout(s.Protocol, s.Listen.String(), time.Second)
+func (i *instance) probe(s service) error {
+	network, addr := s.Protocol, s.Listen.String()
+	if s.UnixClients {
+		network, addr = "unix", i.plan.Path(s)
+	}
+	c, err := net.DialTimeout(network, addr, time.Second)
 	if err != nil {
 		return err
 	}
@@ -239,6 +245,14 @@ func (i *instance) addrs() []netip.AddrPort {
 		all = append(all, s.Listen)
 	}
 	return all
+}
+
+// open opens n connections to the first service. Each has had an answer.
+func (i *instance) open(n int) ([]int, error) {
+	if s := i.plan.Services[0]; s.UnixClients {
+		return openUnix(i.plan.Path(s), n)
+	}
+	return open(i.addrs(), n)
 }
 
 // addr returns the listen address of the first service.

@@ -6,9 +6,9 @@ engine = "portable"
 {{- if .Consul}}
 consul { address = "{{.Consul}}" }
 {{- end}}
-{{- range .Services}}
+{{- range .Services}}{{$unix := .UnixEndpoints}}
 service "{{.Name}}" {
-  listen   = "{{.Listen}}"
+  listen   = "{{if .UnixClients}}unix://{{$.Path .}}{{else}}{{.Listen}}{{end}}"
   protocol = "{{.Protocol}}"
 {{- if .MaxSessions}}
   max_sessions = {{.MaxSessions}}
@@ -27,7 +27,7 @@ service "{{.Name}}" {
 {{- end}}
 {{- if .Endpoints}}
   static {
-    endpoints = [{{range .Endpoints}}"{{.}}", {{end}}]
+    endpoints = [{{range .Endpoints}}"{{if $unix}}unix://{{end}}{{.}}", {{end}}]
   }
 {{- end}}
 }
