@@ -89,9 +89,17 @@ type sources struct {
 type source struct {
 	text    []byte // as it was read; nil once all messages about it exist
 	masked  []byte
-	secrets []span             // parts of text, in order
-	order   int                // number of files read before it
-	blocks  []*hclsyntax.Block // of the top level, in order
+	secrets []span      // parts of text, in order
+	order   int         // number of files read before it
+	blocks  []blockHead // of the top level, in order
+}
+
+// A blockHead is the type and the labels of a block, and the place of the whole block. The daemon keeps the diagnostics,
+// and an *hclsyntax.Block would keep the parsed file in memory.
+type blockHead struct {
+	kind     string
+	labels   []string
+	from, to int // offsets
 }
 
 // add adds a file. The parsed file may be nil.
@@ -104,7 +112,10 @@ func (s *sources) add(name string, src []byte, file *hcl.File) {
 	s.files[name] = one
 	if file != nil {
 		if body, ok := file.Body.(*hclsyntax.Body); ok {
-			one.blocks = body.Blocks
+			for _, b := range body.Blocks {
+				at := b.Range()
+				one.blocks = append(one.blocks, blockHead{b.Type, b.Labels, at.Start.Byte, at.End.Byte})
+			}
 		}
 	}
 }
@@ -226,14 +237,14 @@ func (s *sources) snippet(r *hcl.Range) *snippet {
 // context returns the header of the top-level block around an offset, such as `service "web"`, or "". It finds the
 // block by binary search; the parser's own function looks at all blocks.
 func (s *source) context(offset int) string {
-	after := sort.Search(len(s.blocks), func(i int) bool { return s.blocks[i].Range().Start.Byte > offset })
-	if after == 0 || !s.blocks[after-1].Range().ContainsOffset(offset) {
+	after := sort.Search(len(s.blocks), func(i int) bool { return s.blocks[i].from > offset })
+	if after == 0 || offset >= s.blocks[after-1].to {
 		return ""
 	}
 	block := s.blocks[after-1]
-	text := block.Type
-	if inner := language().inner(block.Type); inner != nil && inner.labelled {
-		for _, label := range block.Labels {
+	text := block.kind
+	if inner := language().inner(block.kind); inner != nil && inner.labelled {
+		for _, label := range block.labels {
 			text += fmt.Sprintf(" %q", label)
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
+	"weak"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -93,4 +95,21 @@ func BenchmarkLoad(b *testing.B) {
 			}
 		})
 	}
+}
+
+// What the daemon keeps of a configuration does not keep the parsed files in memory, which are several times as large.
+func TestParsedFilesAreNotKept(t *testing.T) {
+	l := newLoader(Options{})
+	l.parse("a.hcl", []byte(`service "web" { listen = "127.0.0.1:1" }`))
+	block := weak.Make(l.bodies[0].(*hclsyntax.Body).Blocks[0])
+	cfg, diags := l.finish()
+	if cfg == nil {
+		t.Fatal(diags.Err())
+	}
+	runtime.GC()
+	if block.Value() != nil {
+		t.Error("a parsed block is still in memory")
+	}
+	runtime.KeepAlive(cfg)
+	runtime.KeepAlive(diags)
 }
