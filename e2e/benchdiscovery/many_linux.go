@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,14 +53,15 @@ func many(ctx context.Context, o options, n int, changes bool) error {
 	return nil
 }
 
-// affordable returns how many services the limit of descriptors allows. Lictor counts two descriptors for each listener
-// and keeps about a hundred for everything else.
+// affordable returns how many services the limit of descriptors allows. Lictor counts two descriptors for each
+// listener. It keeps almost 400 for everything else, and 4 for each processor.
 func affordable() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max > 1<<20 {
 		return 1 << 19
 	}
-	return max(int(limit.Max)-250, 2) / 2
+	const others, each = 400, 4
+	return max(int(limit.Max)-others-each*runtime.NumCPU(), 2) / 2
 }
 
 // atRest measures memory and processor time while nothing changes.
