@@ -198,7 +198,8 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 			greedy = append(greedy, dialTCP(t, at["greedy"]))
 		}
 		eventually(t, h.waits("greedy"))
-		eventually(t, equals("a listener waits", h.budget.waiting.Load, true)) // it is counted a moment earlier
+		// A wait is counted a moment before it begins.
+		eventually(t, equals("a listener waits", h.budget.waiting.Load, true))
 		for range 2 { // a listener that waits for descriptors is not stuck
 			if errs := h.engine.stuck(0); errs != nil {
 				t.Errorf("while a listener waits for descriptors: got %v", errs)
