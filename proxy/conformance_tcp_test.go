@@ -89,11 +89,14 @@ func sendRandom(w io.Writer, size int, seed uint64) (sum [32]byte) {
 	return [32]byte(hash.Sum(nil))
 }
 
-// sendAndSum sends size random bytes and ends that side of c, while it reads all that comes. It returns both checksums.
-func sendAndSum(c interface {
+// A duplex is a connection whose two directions end apart.
+type duplex interface {
 	io.ReadWriter
 	CloseWrite() error
-}, size int, seed uint64) (sent, got [32]byte) {
+}
+
+// sendAndSum sends size random bytes and ends that side of c, while it reads all that comes. It returns both checksums.
+func sendAndSum(c duplex, size int, seed uint64) (sent, got [32]byte) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		sent = sendRandom(c, size, seed)

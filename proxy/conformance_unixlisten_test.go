@@ -97,6 +97,61 @@ func TestUnixListenerBulkBothWays(t *testing.T) {
 	})
 }
 
+// Bulk data goes both ways between a Unix socket and a TCP socket.
+func TestUnixListenerBulkBothWaysOverTCP(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 16 << 20
+		down, up := make(chan [32]byte, 1), make(chan [32]byte, 1)
+		path := socketPath(t)
+		h.serve(atSocket(path), tcpServer(t, func(c *net.TCPConn) {
+			sent, got := sendAndSum(c, size, 1)
+			down <- sent
+			up <- got
+		}))
+		sent, got := sendAndSum(dialUnix(t, path), size, 2)
+		if got != <-down || sent != <-up {
+			t.Error("the bytes that arrived differ from those that were sent")
+		}
+	})
+}
+
+// A client at a Unix socket that sends to a TCP server which does not read waits too.
+func TestUnixListenerAndServerThatDoesNotRead(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		read := make(chan bool)
+		path := socketPath(t)
+		h.serve(atSocket(path), tcpServer(t, func(c *net.TCPConn) {
+			<-read
+			n, _ := io.Copy(io.Discard, c)
+			fmt.Fprint(c, n)
+		}))
+		h.sendAgainstStall(dialUnix(t, path), read, 16<<20)
+	})
+}
+
+// A TCP server that resets a bulk transfer ends the client at the Unix socket, and leaves nothing behind.
+func TestUnixListenerBulkToServerThatResets(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		next := h.records()
+		path := socketPath(t)
+		h.serve(atSocket(path), tcpServer(t, func(c *net.TCPConn) {
+			io.CopyN(io.Discard, c, 4<<20)
+			abort(c)
+		}))
+		for range 8 {
+			c := dialUnix(t, path)
+			if n, err := c.Write(make([]byte, 64<<20)); err == nil {
+				t.Errorf("all %d bytes were taken", n)
+			}
+			c.Close()
+			if r := next(); r.Reason != ReasonEndpointFailed || r.Up < 4<<20 {
+				t.Errorf("got %+v", r)
+			}
+		}
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+	})
+}
+
 // A new mode applies at once, without a new socket. A removed listener takes its file away, and Apply replaces only
 // sockets that nobody serves.
 func TestUnixListenersThatChange(t *testing.T) {

@@ -192,7 +192,7 @@ func (p *loopPair) copy(from int) int {
 		// epoll has already reported the end, and reading stops before urgent data.
 		p.readable[from] = p.hangup[from] || sys.Faults
 	default:
-		p.flows[from].bulk = !p.isUnix(from) && l.pipes.usable() // see bufferSize
+		p.flows[from].bulk = l.pipes.usable()
 	}
 	p.last, p.asked = l.now, from == clientSide
 	m, err := sys.SendStream(p.fd[1-from], l.buf[:n])

@@ -91,7 +91,7 @@ func (m *mover) copySome() error {
 	if m.n == 0 {
 		return io.EOF
 	}
-	m.bulk = m.n == bufferSize && !isUnix(m.src) && m.pipes.usable() // see bufferSize
+	m.bulk = m.n == bufferSize && m.pipes.usable()
 	return m.write(m.buf[:m.n])
 }
 

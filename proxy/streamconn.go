@@ -25,12 +25,6 @@ func addrOf(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
-// isUnix reports whether c is a Unix socket.
-func isUnix(c streamConn) bool {
-	_, is := c.(*net.UnixConn)
-	return is
-}
-
 // keepOpen turns keep-alive on. Accepted sockets do not get it from an inherited listener.
 func keepOpen(c streamConn) {
 	if tcp, is := c.(*net.TCPConn); is {
