@@ -43,7 +43,8 @@ const (
 	// Unfit means that the endpoint gave an unexpected answer to an active check.
 	Unfit
 
-	// Handshake means that the endpoint accepted the connection, but the TLS handshake failed, see ErrHandshake.
+	// Handshake means that the endpoint accepted the connection, but the TLS handshake failed, see ErrHandshake, or the
+	// endpoint refused to do one.
 	Handshake
 )
 

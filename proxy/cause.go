@@ -14,6 +14,9 @@ func causeOf(err error) (cause lb.Cause, local bool) {
 	if errors.As(err, new(*barredError)) {
 		return 0, true
 	}
+	if errors.Is(err, errNoTLS) {
+		return lb.Handshake, false
+	}
 	return lb.CauseOf(err)
 }
 
@@ -45,6 +48,7 @@ const (
 	RefusedNotAllowed                 // the client may not come, see Service.Allow
 	RefusedProxyHeader                // the client did not send the PROXY header that it must send
 	RefusedHandshake                  // the TLS handshake with the client failed
+	RefusedNoRoute                    // the client's first bytes choose no service, see Service.SNI
 	refusals           int     = iota
 )
 
@@ -54,7 +58,7 @@ type RefusedBy [refusals]int64
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client",
-		"not_allowed", "proxy_header", "handshake"}[r]
+		"not_allowed", "proxy_header", "handshake", "no_route"}[r]
 }
 
 // refusalOf returns the Refusal for an error that was passed to unserved.
@@ -68,6 +72,8 @@ func refusalOf(err error) Refusal {
 		return RefusedProxyHeader
 	case errors.Is(err, errClientHandshake):
 		return RefusedHandshake
+	case errors.Is(err, errNoRoute):
+		return RefusedNoRoute
 	case errors.Is(err, errOutOfDescriptors):
 		return RefusedDescriptors
 	case errors.Is(err, lb.ErrMissingServiceEntry):

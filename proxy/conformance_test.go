@@ -109,6 +109,9 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 		s.AcceptProxy = &AcceptProxy{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 		s.SendProxy = proxyproto.V2
 	}
+	if opensWith.hello && s.Protocol == TCP {
+		s.SNI = []string{"s.example"}
+	}
 	if proxyHeaders && s.Protocol == UDP {
 		s.SendProxy = proxyproto.V2
 	}
@@ -184,7 +187,7 @@ func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
 			open[c] = true
 			mu.Unlock()
 			wg.Go(func() {
-				if !proxyHeaders || readHeader(c) == nil {
+				if (!proxyHeaders || readHeader(c) == nil) && hearTLS(c) == nil {
 					handle(c.(*net.TCPConn))
 				}
 				c.Close()
@@ -274,6 +277,7 @@ func begin(c net.Conn) {
 	if proxyHeaders {
 		_, _ = c.Write(proxyproto.AppendV1(nil, addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())))
 	}
+	beginTLS(c)
 }
 
 // ask connects, and returns all that the server sends.

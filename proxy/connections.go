@@ -34,7 +34,7 @@ type ConnectionState string
 // The states of a Connection.
 const (
 	ConnectionWaiting    ConnectionState = "waiting"     // the client waits for a free slot at an endpoint
-	ConnectionGreeting   ConnectionState = "greeting"    // the PROXY header or TLS handshake is not over yet
+	ConnectionGreeting   ConnectionState = "greeting"    // the PROXY header, ClientHello or handshake is not over yet
 	ConnectionConnecting ConnectionState = "connecting"  // Lictor dials an endpoint or looks up its host name
 	ConnectionOpen       ConnectionState = "open"        // bytes can move in both directions
 	ConnectionHalfClosed ConnectionState = "half_closed" // one side has ended, the other side goes on

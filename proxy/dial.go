@@ -28,6 +28,7 @@ type dialer struct {
 	errs     *multierror.Error
 	waiting  atomic.Bool // the client waits for a free slot; may be read concurrently
 	untaken  []byte      // bytes of the client that no tried endpoint has taken; see portablePair
+	request  []byte      // what an endpoint gets first and must accept; nil if there is nothing, see service.tlsRequest
 }
 
 // dial connects to the next endpoint that answers. dial tries up to maxDials endpoints, each for at most the service's
@@ -178,6 +179,12 @@ func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (streamConn, er
 	}
 	s := c.(streamConn)
 	urgentInline(s)
+	if d.request != nil {
+		if err = askTLS(ctx, s, d.request, spec.connectTimeout()); err != nil {
+			abort(s)
+			return nil, dialError(e, err)
+		}
+	}
 	return s, nil
 }
 

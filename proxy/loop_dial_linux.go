@@ -162,6 +162,15 @@ func (p *loopPair) connected() {
 		p.connectFailed(unix.ECONNREFUSED)
 		return
 	}
+	if p.opening != nil && p.opening.peek.asked {
+		p.askTLS()
+		return
+	}
+	p.established()
+}
+
+// established begins to relay: the endpoint was reached.
+func (p *loopPair) established() {
 	if p.s.isCutOff(p.endpoint) { // the endpoint has left while it was dialed
 		p.abandon()
 		return
@@ -169,6 +178,7 @@ func (p *loopPair) connected() {
 	p.endpoint.Connected()
 	p.endpoint.Dialed(p.loop.now - p.last)
 	p.addressReached()
+	announced := p.state == asking
 	p.state = relaying
 	p.kept = p.isUnix(serverSide) // the kernel tells at once when a Unix peer is gone
 	p.loop.join(p)
@@ -180,7 +190,7 @@ func (p *loopPair) connected() {
 			p.loop.now-p.began)
 	}
 	p.schedule()
-	if v := p.s.spec.Load().SendProxy; v != proxyproto.None {
+	if v := p.s.spec.Load().SendProxy; v != proxyproto.None && !announced {
 		p.announce(v)
 	}
 	if p.state == relaying {
@@ -195,7 +205,7 @@ func (p *loopPair) connected() {
 func (p *loopPair) abandon() {
 	sys.ResetOnClose(p.fd[serverSide])
 	sys.Close(p.fd[serverSide])
-	p.fd[serverSide] = -1
+	p.fd[serverSide], p.state = -1, connecting
 	p.loop.wheel.Clear(&p.timer)
 	if p.dial != nil {
 		p.dial.name = nameDial{}
@@ -237,6 +247,7 @@ func (p *loopPair) redial() {
 
 // connectFailed records the failure and dials the next endpoint.
 func (p *loopPair) connectFailed(err syscall.Errno) {
+	p.state = connecting
 	if fd := p.fd[serverSide]; fd >= 0 {
 		p.loop.discard(fd)
 		p.fd[serverSide] = -1

@@ -20,11 +20,17 @@ type opening struct {
 	dest  netip.AddrPort  // the address that the client has dialled, from the header; invalid if it named none
 	tlvs  proxyproto.TLVs // TLVs of the client's header, to be passed on
 	rest  int             // bytes at the front of the client's backlog that belong to the header for the endpoint
+
+	peek     peek   // progress of a client of a shared listener
+	peeking  bool   // whether a ClientHello is expected, or else a header
+	unrouted bool   // whether the pair waits for its service, and no service has counted it yet
+	homeless bool   // whether no service holds descriptors for the pair
+	unsaid   []byte // what is still to be sent to an endpoint before its answer to sslRequest
 }
 
-// greet begins the opening of a client's end: the client must send a PROXY header.
-func (p *loopPair) greet(a *AcceptProxy) {
-	p.opening, p.state = &opening{}, greeting
+// greet begins the opening of a client's end: the client must send a PROXY header, and then, if routed, a ClientHello.
+func (p *loopPair) greet(a *AcceptProxy, routed bool) {
+	p.opening, p.state = &opening{unrouted: routed}, greeting
 	if !a.trusts(p.src.Addr()) { // the service has changed since the connection was accepted
 		p.unserved(&strangerError{p.src.Addr()})
 		return
@@ -34,9 +40,13 @@ func (p *loopPair) greet(a *AcceptProxy) {
 	}
 }
 
-// hear reads the client's header. hear is called when bytes have arrived.
+// hear reads the client's header or ClientHello. hear is called when bytes have arrived.
 func (p *loopPair) hear() {
 	for p.readable[clientSide] && p.state == greeting {
+		if p.opening.peeking {
+			p.peekMore()
+			continue
+		}
 		b, err := p.hearMore()
 		if err == unix.EAGAIN {
 			p.readable[clientSide] = false
@@ -89,6 +99,11 @@ func (p *loopPair) introduced(h *proxyproto.Header, rest []byte) {
 	if p.s.spec.Load().SendProxy == proxyproto.V2 {
 		p.opening.tlvs = slices.Clone(h.TLVs)
 	}
+	if p.socket.routes.Load() != nil {
+		p.beginPeek(rest)
+		return
+	}
+	p.enter()
 	if len(rest) > 0 {
 		p.flows[clientSide].backlog = p.loop.keep(rest)
 	}
@@ -97,8 +112,12 @@ func (p *loopPair) introduced(h *proxyproto.Header, rest []byte) {
 	}
 }
 
-// unheard ends a client whose header has not come in time.
+// unheard ends a client whose header or ClientHello has not come in time.
 func (p *loopPair) unheard() {
+	if p.opening.peeking {
+		p.unserved(errUnroutable)
+		return
+	}
 	p.unserved(fmt.Errorf("%w: no header came within %v", errProxyHeader, p.loop.now-p.began))
 }
 
@@ -106,11 +125,7 @@ func (p *loopPair) unheard() {
 // already. What cannot be sent goes to the backlog.
 func (p *loopPair) announce(v proxyproto.Version) {
 	l := p.loop
-	about := hop{client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(l.id))}
-	if p.opening != nil {
-		about.tlvs = p.opening.tlvs
-	}
-	header := appendProxyHeader(l.buf[:0], v, &about)
+	header := p.appendHeader(l.buf[:0], v)
 	all, err := p.withFirstBytes(header)
 	if err != 0 {
 		p.sourceFailed(clientSide, err)
@@ -138,6 +153,15 @@ func (p *loopPair) announce(v proxyproto.Version) {
 		p.writable[serverSide] = false
 		p.keepFirst(all[n:])
 	}
+}
+
+// appendHeader appends the PROXY header for the endpoint to b.
+func (p *loopPair) appendHeader(b []byte, v proxyproto.Version) []byte {
+	about := hop{client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(p.loop.id))}
+	if p.opening != nil {
+		about.tlvs = p.opening.tlvs
+	}
+	return appendProxyHeader(b, v, &about)
 }
 
 // withFirstBytes appends to header the bytes that the client has sent already, as far as they fit into the loop's

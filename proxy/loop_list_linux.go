@@ -48,7 +48,7 @@ func (p *loopPair) connection() Connection {
 		c.State = ConnectionWaiting
 	case p.state == greeting:
 		c.State = ConnectionGreeting
-	case p.state == connecting:
+	case p.state == connecting, p.state == asking:
 		c.State = ConnectionConnecting
 	case p.ends > 0:
 		c.State = ConnectionHalfClosed

@@ -13,7 +13,8 @@ import (
 )
 
 // A loopPair consists of a client's connection and the endpoint's connection that serves it, in a loop. A client that
-// has to send a PROXY header begins in the state greeting; see docs/ends.md.
+// has to send a PROXY header or a ClientHello begins in the state greeting. An endpoint that has to be asked for TLS
+// makes the pair pass through the state asking. See docs/ends.md.
 //
 //	            an endpoint answered               both directions ended
 //	connecting ----------------------> relaying --------------------------> closed
@@ -77,6 +78,7 @@ type pairState int8
 const (
 	connecting pairState = iota
 	greeting
+	asking // waits until the endpoint accepts sslRequest
 	relaying
 	lingering
 	pairClosed
@@ -130,6 +132,12 @@ func (p *loopPair) ready(side int, events uint32) {
 			if gone := p.deserted(); gone != nil {
 				p.unserved(gone)
 			}
+		}
+	case asking:
+		if side == serverSide {
+			p.hearAnswer()
+		} else if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+			p.clientReset()
 		}
 	case greeting:
 		p.hear()
@@ -373,7 +381,7 @@ func (p *loopPair) close() {
 	p.drop(serverSide)
 	for side, fd := range p.fd {
 		if fd >= 0 {
-			if p.reset || p.state == connecting || p.state == greeting {
+			if p.reset || p.state == connecting || p.state == greeting || p.state == asking {
 				sys.ResetOnClose(fd)
 			}
 			p.loop.discard(fd)

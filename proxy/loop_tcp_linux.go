@@ -25,6 +25,7 @@ type loopTCP struct {
 	fd      int32
 	addr    lb.Addr
 	service atomic.Pointer[service]
+	routes  atomic.Pointer[routes] // nil: the listener has one service
 
 	acceptors []*acceptor // one for each loop
 	once      sync.Once
@@ -40,7 +41,7 @@ func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	}
 	t := &loopTCP{engine: e, fd: int32(fd), addr: lb.Addr{AddrPort: bound, Path: o.addr.Path}}
 	t.cutting, t.cutNow = o.cut()
-	t.service.Store(s)
+	t.serve(s, o.routes)
 	for _, l := range e.loops {
 		d := &acceptor{loop: l, socket: t}
 		d.timer.Owner = d
@@ -135,7 +136,10 @@ func (t *loopTCP) Addr() lb.Addr { return t.addr }
 
 func (t *loopTCP) descriptors() ([]int, error) { return duplicates(t.fd) }
 
-func (t *loopTCP) serve(s *service) { t.service.Store(s) }
+func (t *loopTCP) serve(s *service, r *routes) {
+	t.routes.Store(r) // first, so that no client of a shared listener gets s without a choice
+	t.service.Store(s)
+}
 
 func (t *loopTCP) countDrops() {}
 
@@ -297,7 +301,7 @@ func (d *acceptor) accept(s *service) syscall.Errno {
 	fd, src, err := d.socket.engine.denied.Accept(d.socket.fd)
 	if err == 0 {
 		d.backoff = 0
-		if s.mayConnect(src.Addr()) {
+		if s.mayConnect(src.Addr()) || d.socket.routes.Load().mayConnect(src.Addr()) {
 			d.welcome(fd, src, s)
 		} else {
 			d.turnAway(fd, src, s)
@@ -364,8 +368,11 @@ func (d *acceptor) lighter() *acceptor {
 // begin starts to serve a client of s.
 func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	t, l := d.socket, d.loop
+	routed := t.routes.Load() != nil
 	c := s.at(l.id)
-	c.connections.Add(1)
+	if !routed {
+		c.connections.Add(1)
+	}
 	c.active.Add(1)
 	p := l.newPair()
 	*p = loopPair{
@@ -376,7 +383,11 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	p.timer.Owner = p
 	p.number = l.assignNumber(p)
 	if a := s.spec.Load().AcceptProxy; a != nil {
-		p.greet(a)
+		p.greet(a, routed)
+	} else if routed {
+		if p.opening = (&opening{unrouted: true}); p.watchClient() {
+			p.beginPeek(nil)
+		}
 	} else if p.admitted() && p.watchClient() {
 		p.connect()
 	}
@@ -451,6 +462,11 @@ func (t *loopTCP) pairEnded(p *loopPair) {
 	}
 	p.s.at(p.loop.id).active.Add(-1)
 	p.loop.load.Add(-1)
-	p.s.share.release(pairDescriptors)
+	if p.opening != nil {
+		p.enter()
+	}
+	if p.opening == nil || !p.opening.homeless {
+		p.s.share.release(pairDescriptors)
+	}
 	t.pairs.done()
 }

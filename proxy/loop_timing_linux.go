@@ -47,7 +47,7 @@ func (p *loopPair) unanswered() (waited time.Duration, side int) {
 // meanwhile.
 func (p *loopPair) Timeout() {
 	switch p.state {
-	case connecting:
+	case connecting, asking:
 		p.connectFailed(unix.ETIMEDOUT)
 	case greeting:
 		p.unheard()

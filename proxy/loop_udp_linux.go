@@ -195,7 +195,7 @@ func (u *loopUDP) shareAddress(on bool) error {
 func (u *loopUDP) Addr() lb.Addr { return lb.Addr{AddrPort: u.addr} }
 
 // serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
-func (u *loopUDP) serve(s *service) {
+func (u *loopUDP) serve(s *service, _ *routes) {
 	u.countDrops()
 	u.service.Store(s)
 	for _, h := range u.shards {

@@ -12,7 +12,7 @@ type tcpClient struct {
 	dialer *dialer
 	began  time.Time
 
-	greeting bool // the client has not sent its PROXY header yet
+	greeting bool // the client has not sent its PROXY header or ClientHello yet
 
 	pair atomic.Pointer[portablePair] // nil while the client has no connected endpoint
 }

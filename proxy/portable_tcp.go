@@ -22,6 +22,7 @@ type tcpSocket struct {
 	clients  net.Listener // accepts the clients of listener
 	addr     lb.Addr
 	service  atomic.Pointer[service]
+	routes   atomic.Pointer[routes] // nil: the listener has one service
 
 	accepting     context.Context // ends when no new clients are accepted
 	released      atomic.Bool     // another process accepts new clients
@@ -42,7 +43,7 @@ func (e *portable) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	if tcp, is := l.Addr().(*net.TCPAddr); is {
 		t.addr.AddrPort = tcp.AddrPort()
 	}
-	t.service.Store(s)
+	t.serve(s, o.routes)
 	t.looped = make(chan struct{})
 	t.accepting, t.stopAccepting = context.WithCancel(context.Background())
 	t.cutting, t.startCutting = o.cut()
@@ -68,7 +69,10 @@ func (t *tcpSocket) shareAddress(on bool) error {
 
 func (t *tcpSocket) Addr() lb.Addr { return t.addr }
 
-func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
+func (t *tcpSocket) serve(s *service, r *routes) {
+	t.routes.Store(r) // first, so that no client of a shared listener gets s without a choice
+	t.service.Store(s)
+}
 
 func (t *tcpSocket) countDrops() {}
 
@@ -102,7 +106,8 @@ func (t *tcpSocket) ProxyLoop() error {
 		backoff = minBackoff
 		turn.begin()
 		s := t.service.Load()
-		if peer := addrOf(client.RemoteAddr()); !s.mayConnect(peer.Addr()) {
+		peer := addrOf(client.RemoteAddr())
+		if !s.mayConnect(peer.Addr()) && !t.routes.Load().mayConnect(peer.Addr()) {
 			abort(client)
 			s.at(0).connections.Add(1)
 			s.turnedAway(peer, t.addr)
@@ -153,15 +158,13 @@ func (t *tcpSocket) patience() context.Context {
 
 // handle serves one client of s to its end.
 func (t *tcpSocket) handle(client streamConn, s *service) {
-	defer s.share.release(pairDescriptors)
-	s.at(0).connections.Add(1)
-	s.at(0).active.Add(1)
-	defer s.at(0).active.Add(-1)
-
 	began := time.Now()
 	urgentInline(client)
 	keepOpen(client)
-	h, first, err := t.introduce(client, s, began)
+	v := t.visit(s)
+	defer v.end()
+	h, first, err := t.introduce(client, v, began)
+	s = v.service
 	if err != nil {
 		t.refuse(client, s, h.client, err, began)
 		return
@@ -175,7 +178,8 @@ func (t *tcpSocket) handle(client streamConn, s *service) {
 	if counted {
 		defer s.uncount(src)
 	}
-	d := dialer{client: client, service: s, resolver: t.engine.resolver, src: src, untaken: first}
+	d := dialer{client: client, service: s, resolver: t.engine.resolver, src: src, untaken: first,
+		request: s.tlsRequest(&h)}
 	shown := &tcpClient{socket: t, dialer: &d, began: began}
 	place := t.engine.roster.add(shown)
 	defer t.engine.roster.remove(place)
@@ -197,7 +201,9 @@ func (t *tcpSocket) handle(client streamConn, s *service) {
 				time.Since(began))
 		}
 		p := newPortablePair(client, server, s)
-		p.endpoint, p.untaken, p.header = endpoint, d.untaken, s.proxyHeader(&h)
+		if p.endpoint, p.untaken = endpoint, d.untaken; d.request == nil {
+			p.header = s.proxyHeader(&h)
+		}
 		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
 		t.engine.byEndpoint.join(p)
@@ -224,22 +230,32 @@ func (t *tcpSocket) handle(client streamConn, s *service) {
 	}
 }
 
-// introduce returns what is known of a new client of s. If the client must send a PROXY header, introduce waits for it,
-// and first are the bytes behind the header.
-func (t *tcpSocket) introduce(client streamConn, s *service, began time.Time) (h hop, first []byte, err error) {
+// introduce returns what is known of a new client. If the client must send a PROXY header or a ClientHello, introduce
+// waits for them, and first are the bytes behind the header.
+func (t *tcpSocket) introduce(client streamConn, v *visit, began time.Time) (h hop, first []byte, err error) {
 	h = hop{client: addrOf(client.RemoteAddr()), server: addrOf(client.LocalAddr()), id: t.engine.clients.Add(1)}
+	s := v.service
 	a := s.spec.Load().AcceptProxy
-	if a == nil {
+	if a == nil && v.entered {
 		return h, nil, nil
 	}
 	place := t.engine.roster.add(&tcpClient{socket: t, dialer: &dialer{service: s, src: h.client}, began: began,
 		greeting: true})
 	defer t.engine.roster.remove(place)
-	if !a.trusts(h.client.Addr()) { // the service has changed since the connection was accepted
-		return h, nil, &strangerError{h.client.Addr()}
+	if a != nil {
+		if !a.trusts(h.client.Addr()) { // the service has changed since the connection was accepted
+			return h, nil, &strangerError{h.client.Addr()}
+		}
+		if h, first, err = t.greet(client, h, a); err != nil {
+			return h, first, err
+		}
 	}
-	h, first, err = t.greet(client, h, a)
-	if err == nil && !s.mayCome(h.client.Addr()) { // before the header only the proxy was known
+	if t.routes.Load() != nil {
+		first, err = t.peek(client, first, v)
+		h.asksTLS = v.peek.asked
+	}
+	v.enter()
+	if err == nil && !v.service.mayCome(h.client.Addr()) { // before only a proxy, or not the service, was known
 		err = errNotAllowed
 	}
 	return h, first, err

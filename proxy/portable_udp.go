@@ -97,7 +97,7 @@ func (u *udpSocket) shareAddress(on bool) error {
 func (u *udpSocket) Addr() lb.Addr { return lb.Addr{AddrPort: u.addr} }
 
 // serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
-func (u *udpSocket) serve(s *service) {
+func (u *udpSocket) serve(s *service, _ *routes) {
 	u.countDrops()
 	u.service.Store(s)
 	u.sessions.wake() // the new service may have another idle timeout

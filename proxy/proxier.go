@@ -102,11 +102,11 @@ type socketKey struct {
 	name     string
 }
 
-// A boundSocket is a proxySocket and the service that it serves now.
+// A boundSocket is a proxySocket and what it serves now.
 type boundSocket struct {
 	proxySocket
-	service *service
-	shared  bool // see proxySocket.shareAddress
+	tenants
+	shared bool // see proxySocket.shareAddress
 
 	file   *unixsocket.File  // the file of a Unix socket that this process removes; nil if there is none
 	access unixsocket.Access // who may connect to the Unix socket
@@ -151,7 +151,7 @@ func New(o Options) (*Proxier, error) {
 
 // Apply replaces the services that are served. If a listener cannot be opened, nothing changes, and the error names
 // every listener that failed. The names of services must be distinct. Within a protocol, addresses must be distinct
-// too.
+// too, unless services share a listener: see Service.SNI.
 //
 // Services that have not changed are not touched. If a service has changed, listeners whose address stays remain open,
 // and their clients stay connected. The new settings apply to new clients; OnLeave and MaxAge apply to all clients.
@@ -167,7 +167,6 @@ func (p *Proxier) Apply(services []Service) error {
 		return ErrClosed
 	}
 	next := make(map[string]*service, len(services))
-	wanted, files := map[socketKey]*service{}, map[socketKey]SocketFile{}
 	services = slices.Clone(services) // the caller may change its slice later
 	for i := range services {
 		spec := &services[i]
@@ -178,14 +177,15 @@ func (p *Proxier) Apply(services []Service) error {
 			s.access, s.admit, s.share, s.uncounted = &p.access, p.admit, p.budget.newShare(), &p.uncounted
 		}
 		next[spec.Name] = s
-		for key, f := range keysOf(spec) {
-			wanted[key], files[key] = s, f
-		}
 	}
 	if err := mayBeTransparent(services); err != nil {
 		return err
 	}
-	opened, err := p.openLocked(wanted, files)
+	wanted, err := wantedOf(services, next)
+	if err != nil {
+		return err
+	}
+	opened, err := p.openLocked(wanted)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 	overlapping := overlapsOf(opened)
 	for key, s := range p.sockets {
-		if service, ok := wanted[key]; !ok {
+		if w, ok := wanted[key]; !ok {
 			delete(p.sockets, key)
 			p.leaving[s] = key
 			s.removeFile()
@@ -215,9 +215,9 @@ func (p *Proxier) Apply(services []Service) error {
 			}
 			p.loops.run(func() { p.drain(s) })
 		} else {
-			s.service = service
-			s.serve(service)
-			p.restrict(s, files[key].Access)
+			s.tenants = w.tenants
+			s.serve(w.service, w.routes)
+			p.restrict(s, w.file.Access)
 		}
 	}
 	for _, s := range opened {
@@ -243,30 +243,8 @@ func (p *Proxier) unshare(s *boundSocket) {
 	}
 }
 
-// keysOf returns the keys of all listeners of s, and where those with a path are.
-func keysOf(s *Service) map[socketKey]SocketFile {
-	all := make(map[socketKey]SocketFile, len(s.Listen)+len(s.Sockets))
-	for _, addr := range s.Listen {
-		all[keyOf(s, addr)] = SocketFile{}
-	}
-	for _, f := range s.Sockets {
-		all[socketKey{protocol: s.Protocol, addr: lb.Addr{Path: f.Path}}] = f
-	}
-	return all
-}
-
-func keyOf(s *Service, addr netip.AddrPort) socketKey {
-	key := socketKey{protocol: s.Protocol, addr: lb.Addr{AddrPort: addr}}
-	if addr.Port() == 0 {
-		key.name = s.Name
-	}
-	return key
-}
-
 // openLocked opens the wanted sockets that are not open yet. If one fails, openLocked opens none.
-func (p *Proxier) openLocked(
-	wanted map[socketKey]*service, files map[socketKey]SocketFile,
-) (map[socketKey]*boundSocket, error) {
+func (p *Proxier) openLocked(wanted map[socketKey]*wantedSocket) (map[socketKey]*boundSocket, error) {
 	opened := map[socketKey]*boundSocket{}
 	overlapping := overlapsOf(wanted)
 	for s, key := range p.leaving {
@@ -287,17 +265,18 @@ func (p *Proxier) openLocked(
 		}
 	}
 	var errs *multierror.Error
-	for key, s := range wanted {
+	for key, w := range wanted {
 		if _, ok := p.sockets[key]; ok {
 			continue
 		}
-		o := listenSpec{addr: key.addr, shared: overlapping.overlaps(key), cutAll: p.draining, udp: udp}
+		o := listenSpec{addr: key.addr, shared: overlapping.overlaps(key), cutAll: p.draining, udp: udp,
+			routes: w.routes}
 		if files := inherited[key]; len(files) > 0 {
 			o.file, o.more = files[0], files[1:]
 		}
-		socket, err := p.open(key, s, o, files[key])
+		socket, err := p.open(key, w, o)
 		if err != nil {
-			errs = multierror.Append(errs, p.namingInherited(key, s, err))
+			errs = multierror.Append(errs, p.namingInherited(key, w.service, err))
 			continue
 		}
 		opened[key] = socket
@@ -320,7 +299,7 @@ func (p *Proxier) openLocked(
 // must open before the old ones close, because Apply could not undo a failure otherwise. shareLocked returns the
 // sockets that will be removed.
 func (p *Proxier) shareLocked(
-	wanted map[socketKey]*service, overlapping overlapIndex,
+	wanted map[socketKey]*wantedSocket, overlapping overlapIndex,
 ) (map[socketKey]*boundSocket, error) {
 	shared := map[socketKey]*boundSocket{}
 	for key, s := range p.sockets {
@@ -336,9 +315,9 @@ func (p *Proxier) shareLocked(
 	return shared, nil
 }
 
-// open opens the socket of key as o and f say. open takes the descriptors from the budget.
-func (p *Proxier) open(key socketKey, s *service, o listenSpec, f SocketFile) (*boundSocket, error) {
-	bound := &boundSocket{service: s, shared: o.shared, access: f.Access}
+// open opens the socket of key as o says. open takes the descriptors from the budget.
+func (p *Proxier) open(key socketKey, w *wantedSocket, o listenSpec) (*boundSocket, error) {
+	s, bound := w.service, &boundSocket{tenants: w.tenants, shared: o.shared, access: w.file.Access}
 	if zone := key.addr.AddrPort.Addr().Zone(); zone != "" && sys.InterfaceOf(zone) == 0 {
 		return nil, fmt.Errorf("service %q: listen on %s: this host has no interface %q", s.name(), key.addr, zone)
 	}
@@ -348,7 +327,7 @@ func (p *Proxier) open(key socketKey, s *service, o listenSpec, f SocketFile) (*
 		case key.protocol == UDP:
 			bound.proxySocket, err = p.engine.listenUDP(o, s)
 		case key.addr.Path != "":
-			bound.file, bound.proxySocket, err = p.openUnix(o, s, f)
+			bound.file, bound.proxySocket, err = p.openUnix(o, s, w.file)
 		default:
 			bound.proxySocket, err = p.engine.listenTCP(o, s)
 		}
@@ -381,7 +360,7 @@ func (p *Proxier) drain(s *boundSocket) {
 // times.
 func (p *Proxier) SetAccess(f func(AccessRecord)) { p.access.set(f) }
 
-// A Listener is an open listener.
+// A Listener is an open listener of a service. Services that share a listener have one each, with the same Addr.
 type Listener struct {
 	Service  string
 	Protocol Protocol
@@ -394,7 +373,9 @@ func (p *Proxier) Listeners() []Listener {
 	defer p.mu.Unlock()
 	out := make([]Listener, 0, len(p.sockets))
 	for key, s := range p.sockets {
-		out = append(out, Listener{Service: s.service.name(), Protocol: key.protocol, Addr: s.Addr()})
+		for _, service := range s.all() {
+			out = append(out, Listener{Service: service.name(), Protocol: key.protocol, Addr: s.Addr()})
+		}
 	}
 	slices.SortFunc(out, func(a, b Listener) int {
 		if c := strings.Compare(a.Service, b.Service); c != 0 {

@@ -25,8 +25,9 @@
 // datagram.
 //
 // An end of a connection may have something to say before the first byte, such as the header of the PROXY protocol
-// ([AcceptProxy]). An end may also be encrypted ([AcceptTLS], [EndpointTLS]). Apart from that, package proxy never
-// looks into the bytes that it forwards.
+// ([AcceptProxy]). An end may also be encrypted ([AcceptTLS], [EndpointTLS]). Services may share a listener; the name in
+// a TLS client's first message then chooses one of them ([Service.SNI]). Apart from that, package proxy never looks into
+// the bytes that it forwards.
 package proxy
 
 import (
@@ -77,6 +78,14 @@ type Service struct {
 	// socket have no address: Allow, Deny and MaxPerClient do not apply to them. For stickiness and hashing, all of
 	// them are one client.
 	Sockets []SocketFile
+
+	// SNI holds the server names whose clients get this service at a listener that it shares with other services. A name
+	// is in lower case, has no dot at the end, and may begin with "*." for exactly one label. Services share a listener
+	// if they have the same address or path in Listen or Sockets. Then each of them but one needs SNI, their names must
+	// be distinct, and AcceptProxy and the access to the socket must be equal. The service without SNI gets the clients
+	// that fit no name. If all have SNI, such a client gets a reset. See package clienthello for what is read of a
+	// client; nothing is decrypted. UDP services have no SNI.
+	SNI []string
 
 	// ConnectTimeout bounds each dial of an endpoint. The lookup of the endpoint's host name may take as long again,
 	// and so may its TLS handshake. A zero ConnectTimeout means 1 s.
@@ -167,7 +176,7 @@ type SocketFile struct {
 
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) &&
-		slices.Equal(s.Sockets, o.Sockets) &&
+		slices.Equal(s.Sockets, o.Sockets) && slices.Equal(s.SNI, o.SNI) &&
 		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
 		s.MaxPerClient == o.MaxPerClient && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&

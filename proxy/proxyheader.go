@@ -63,6 +63,8 @@ type hop struct {
 	id     uint64          // unique in this process
 	udp    bool            // whether client and server are addresses of UDP
 	tlvs   proxyproto.TLVs // TLVs of the client's header; nil if there are none
+
+	asksTLS bool // whether the client has sent PostgreSQL's sslRequest
 }
 
 // proxyHeader returns the header that an endpoint of s gets, or nil if endpoints get none.

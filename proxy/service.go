@@ -97,7 +97,7 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 	s.at(0).refused[why].Add(1)
 	level := hclog.Warn
 	switch why {
-	case RefusedNotAllowed:
+	case RefusedNotAllowed, RefusedNoRoute:
 		level = hclog.Info // as the configuration wants it
 	case RefusedProxyHeader, RefusedHandshake:
 	default:

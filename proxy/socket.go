@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A proxySocket is one listener of one service.
+// A proxySocket is one listener, of one service or of several that share it.
 type proxySocket interface {
 	// Addr returns the address that clients dial, with the port that the kernel has chosen if any.
 	Addr() lb.Addr
@@ -44,8 +44,9 @@ type proxySocket interface {
 	// does nothing for TCP.
 	countDrops()
 
-	// serve makes s the service of new clients. serve is also called when the specification of s has changed.
-	serve(s *service)
+	// serve makes s the service of new clients, unless r chooses another one. r is nil if the listener is not shared,
+	// and for UDP. serve is also called when the specification of s has changed.
+	serve(s *service, r *routes)
 }
 
 // An engine moves bytes in its own way. An engine makes proxy sockets.
