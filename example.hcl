@@ -112,6 +112,10 @@ service "web" {
   # A Unix socket is also possible, over TCP: "unix:///run/app/web.sock mode=0660 group=app".
   listen = ["127.0.0.1:9000", "[::1]:9000"]
 
+  # Lets services share a listener: TLS clients choose by the name of the server that they want. Lictor decrypts nothing.
+  # "*." stands for exactly one label. One of the services may have no sni; it gets all other clients.
+  # sni = ["db.example.com", "*.example.com"]
+
   # tcp or udp.
   protocol = "tcp"
 

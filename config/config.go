@@ -97,10 +97,21 @@ type AccessLog struct {
 	Sample int  // log one connection of this many
 }
 
-// Listeners returns the number of listeners of all services together.
+// Listeners returns the number of listeners of all services together. A listener that services share counts once.
 func (c *Config) Listeners() (n int) {
+	type key struct {
+		protocol Protocol
+		at       Listener
+	}
+	seen := map[key]bool{}
 	for i := range c.Services {
-		n += len(c.Services[i].Listen)
+		for _, l := range c.Services[i].Listen {
+			at := key{c.Services[i].Protocol, l}
+			if isOwn := l.Path == "" && l.Addr.Port() == 0; isOwn || !seen[at] { // with port 0 the kernel chooses
+				n++
+			}
+			seen[at] = true
+		}
 	}
 	return n
 }
@@ -135,6 +146,10 @@ type Service struct {
 	Name     string
 	Listen   []Listener // at least one
 	Protocol Protocol
+
+	// SNI holds the server names of TLS clients that get this service at a listener that it shares. They are in lower
+	// case, without a dot at the end. A service without names gets the clients that fit no name.
+	SNI []string
 
 	// Allow and Deny say which clients may come, by address. Without Allow all may come that are not in Deny. Prefixes
 	// are masked, and IPv4-mapped ones are IPv4.

@@ -93,13 +93,16 @@ func (w *walk) follow(c staticClaim) {
 
 // listenersAt returns the listeners that surely receive a connection to the endpoint.
 func (w *walk) listenersAt(c staticClaim) []*claim {
+	var firsts, all []*claim
 	if c.endpoint.Path == "" {
-		return w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}].at(w.reached(c.endpoint))
+		firsts = w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}].at(w.reached(c.endpoint))
+	} else if socket := w.loader.sockets[c.endpoint.Path]; socket != nil {
+		firsts = []*claim{socket}
 	}
-	if socket := w.loader.sockets[c.endpoint.Path]; socket != nil {
-		return []*claim{socket}
+	for _, first := range firsts {
+		all = append(append(all, first), first.sharers...)
 	}
-	return nil
+	return all
 }
 
 // around describes the loop for a message: from the current service to the service at index at of the path, and on to

@@ -26,6 +26,12 @@ type claim struct {
 	api      bool // the claim is the admin API's, not a service's
 	at       hcl.Range
 	order    int // position among the claims of its port
+
+	// What matters if services share the listener. sharers are the later claims of the same listener.
+	sni      []serverName
+	accept   *AcceptProxy
+	listener Listener
+	sharers  []*claim
 }
 
 // A portClaim is the protocol and port of a claim. Claims can collide only if both are equal.
@@ -35,7 +41,7 @@ type portClaim struct {
 }
 
 // listen reads the listen addresses of a service and claims each of them.
-func (b *block) listen(s Service) []Listener {
+func (b *block) listen(s Service, names []serverName) []Listener {
 	attr := b.attrs["listen"]
 	if attr == nil || isNull(attr.Expr) {
 		b.missing("listen", "Service %q has no listen: %s.", s.Name, listenHint)
@@ -61,7 +67,8 @@ func (b *block) listen(s Service) []Listener {
 			b.l.problem(expr.Range().Ptr(), "Bad listen address", "%s.", problem)
 			continue
 		}
-		b.l.claim(claim{addr: one.Addr, path: one.Path, protocol: s.Protocol, service: s.Name, at: expr.Range()})
+		b.l.claim(claim{addr: one.Addr, path: one.Path, protocol: s.Protocol, service: s.Name, at: expr.Range(),
+			sni: names, accept: s.AcceptProxy, listener: one})
 		all = append(all, one)
 	}
 	return all
@@ -197,6 +204,9 @@ func (l *loader) claim(c claim) {
 		port.add(&c)
 		return
 	}
+	if l.join(first, &c) {
+		return
+	}
 	who := fmt.Sprintf("Service %q", first.service)
 	if first.service == c.service {
 		who = "The same service"
@@ -210,6 +220,9 @@ func (l *loader) claimPath(c claim) {
 	first := l.sockets[c.path]
 	if first == nil {
 		l.sockets[c.path] = &c
+		return
+	}
+	if l.join(first, &c) {
 		return
 	}
 	who := fmt.Sprintf("Service %q", first.service)

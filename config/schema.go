@@ -38,7 +38,7 @@ func tlsSchema() *hcl.BodySchema {
 }
 
 func serviceSchema() *hcl.BodySchema {
-	s := arguments("listen", "protocol", "allow", "deny", "balance", "sticky",
+	s := arguments("listen", "sni", "protocol", "allow", "deny", "balance", "sticky",
 		"connect_timeout", "idle_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace",
 		"max_sessions", "responses", "requests",
 		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint",

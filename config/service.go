@@ -74,7 +74,8 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	s.Check = b.check(s.Protocol)
 	b.proxyProtocol(&s)
 	s.Transparent = b.boolean("transparent", false)
-	s.Listen = b.listen(s)
+	names := b.sni(&s)
+	s.Listen = b.listen(s, names)
 	l.endpoints(b, &s)
 	b.stays(&s)
 	return s
@@ -111,7 +112,7 @@ func (b *block) foreign(p Protocol) {
 	other, names := UDP, []string{"max_sessions", "responses", "requests", "send_proxy_udp"}
 	if p == UDP {
 		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace",
-			"max_queue", "queue_timeout", "empty_wait"}
+			"max_queue", "queue_timeout", "empty_wait", "sni"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {

@@ -179,6 +179,7 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			Protocol:         protocolOf(s.Protocol),
 			Listen:           addrs,
 			Sockets:          sockets,
+			SNI:              s.SNI,
 			ConnectTimeout:   s.ConnectTimeout,
 			IdleTimeout:      s.IdleTimeout,
 			HalfCloseTimeout: s.HalfCloseTimeout,
