@@ -109,6 +109,9 @@ func (p *loopPair) deserted() error {
 	if !p.hangup[clientSide] || p.flows[clientSide].backlog != nil {
 		return nil
 	}
+	if p.tls != nil && p.tls.ends[clientSide] != nil {
+		return p.desertedTLS()
+	}
 	n, err := sys.Peek(int(p.fd[clientSide]))
 	if n > 0 || err == unix.EAGAIN {
 		return nil
@@ -175,10 +178,19 @@ func (p *loopPair) established() {
 		p.abandon()
 		return
 	}
+	if spec := p.s.spec.Load(); spec.EndpointTLS != nil {
+		p.secureEndpoint(spec)
+		return
+	}
+	p.joinEndpoint()
+}
+
+// joinEndpoint begins to relay.
+func (p *loopPair) joinEndpoint() {
 	p.endpoint.Connected()
 	p.endpoint.Dialed(p.loop.now - p.last)
 	p.addressReached()
-	announced := p.state == asking
+	announced := p.state == asking || p.tls != nil && p.tls.ends[serverSide] != nil
 	p.state = relaying
 	p.kept = p.isUnix(serverSide) // the kernel tells at once when a Unix peer is gone
 	p.loop.join(p)
@@ -232,8 +244,7 @@ func (p *loopPair) redial() {
 	p.state = connecting
 	p.kept, p.joined = false, 0
 	p.unannounce()
-	p.loop.discard(p.fd[serverSide])
-	p.fd[serverSide] = -1
+	p.loop.discard(p.letGo(serverSide))
 	p.loop.wheel.Clear(&p.timer)
 	p.missed(p.dialError(unix.ECONNRESET))
 	p.dial.name = nameDial{}

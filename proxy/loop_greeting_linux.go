@@ -108,7 +108,7 @@ func (p *loopPair) introduced(h *proxyproto.Header, rest []byte) {
 		p.flows[clientSide].backlog = p.loop.keep(rest)
 	}
 	if p.admitted() {
-		p.connect()
+		p.openClient()
 	}
 }
 
@@ -180,6 +180,9 @@ func (p *loopPair) withFirstBytes(header []byte) (all []byte, err syscall.Errno)
 	if !p.readable[clientSide] || f.finished {
 		return header, 0
 	}
+	if p.tls != nil && p.tls.ends[clientSide] != nil {
+		return p.withFirstPlain(header)
+	}
 	n, err := sys.RecvStream(p.fd[clientSide], l.buf[len(header):])
 	switch {
 	case err == unix.EAGAIN:
@@ -199,9 +202,9 @@ func (p *loopPair) withFirstBytes(header []byte) (all []byte, err syscall.Errno)
 // keepFirst puts b in front of the client's backlog.
 func (p *loopPair) keepFirst(b []byte) {
 	if len(b) > 0 {
-		k := p.loop.keep(b)
-		k.next = p.flows[clientSide].backlog
-		p.flows[clientSide].backlog = k
+		first, last := p.loop.keepAll(b)
+		last.next = p.flows[clientSide].backlog
+		p.flows[clientSide].backlog = first
 	}
 }
 

@@ -63,6 +63,7 @@ type eventLoop struct {
 	log      hclog.Logger
 	denied   *sys.Denials
 	udp      *udpKit // buffers for UDP; nil until there is a UDP listener
+	tls      *tlsKit // buffers for TLS; nil until a handshake has succeeded
 	pipes    *pipePool
 	buf      [bufferSize]byte
 	backlogs []*backlog  // unused backlogs

@@ -36,7 +36,7 @@ func (p *loopPair) connection() Connection {
 	c := Connection{
 		Service: p.s.name(), Protocol: TCP, Client: p.src, Listener: p.socket.addr, State: ConnectionOpen,
 		Age: now - p.began, Idle: now - p.last, Up: p.flows[clientSide].moved,
-		Down: p.flows[serverSide].moved,
+		Down: p.flows[serverSide].moved, TLS: p.clientTLS(),
 	}
 	if p.endpoint != nil {
 		c.Endpoint, c.From = p.endpoint.Endpoint, nameOf(p.fd[serverSide])
@@ -46,7 +46,7 @@ func (p *loopPair) connection() Connection {
 		c.State = ConnectionClosing
 	case p.state == connecting && p.waiter != nil:
 		c.State = ConnectionWaiting
-	case p.state == greeting:
+	case p.state == greeting, p.state == securing:
 		c.State = ConnectionGreeting
 	case p.state == connecting, p.state == asking:
 		c.State = ConnectionConnecting

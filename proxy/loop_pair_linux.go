@@ -32,6 +32,7 @@ type loopPair struct {
 	dial   *dialing // record of failed dials; nil once bytes have moved
 
 	opening *opening // what is said before the client's bytes; nil if both ends are bare
+	tls     *pairTLS // nil if neither end speaks TLS
 
 	endpoint *lb.Member // endpoint that serves the client; nil before one is picked
 	waiter   *lb.Waiter // place in the queue for an endpoint with capacity; nil if the pair does not wait
@@ -78,7 +79,8 @@ type pairState int8
 const (
 	connecting pairState = iota
 	greeting
-	asking // waits until the endpoint accepts sslRequest
+	asking   // waits until the endpoint accepts sslRequest
+	securing // the TLS handshake with the client is under way
 	relaying
 	lingering
 	pairClosed
@@ -116,6 +118,10 @@ func (p *loopPair) ready(side int, events uint32) {
 				return
 			}
 		}
+		if p.tls != nil {
+			p.readyTLS(side)
+			return
+		}
 		if p.readable[side] && !p.flows[side].queued {
 			p.move(side)
 		}
@@ -124,6 +130,8 @@ func (p *loopPair) ready(side int, events uint32) {
 		}
 	case connecting:
 		switch {
+		case p.isShaking(side):
+			p.tls.ends[side].shake.wake()
 		case side == serverSide && p.fd[serverSide] >= 0 && p.writable[serverSide]:
 			p.connected()
 		case side == clientSide && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
@@ -139,6 +147,8 @@ func (p *loopPair) ready(side int, events uint32) {
 		} else if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			p.clientReset()
 		}
+	case securing:
+		p.tls.ends[clientSide].shake.wake()
 	case greeting:
 		p.hear()
 		if p.state == connecting && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 { // epoll reports this only once
@@ -164,6 +174,10 @@ func (p *loopPair) isUnix(side int) bool {
 // move moves bytes from the given side to the other. It stops if none are left, they cannot be written, or the turn's
 // limits are reached.
 func (p *loopPair) move(from int) {
+	if p.tls != nil {
+		p.moveTLS(from)
+		return
+	}
 	f := &p.flows[from]
 	for n, bytes := 0, 0; p.state == relaying && !f.finished; n++ {
 		if !p.flush(from) || !p.readable[from] || !p.writable[1-from] {
@@ -223,6 +237,9 @@ func (p *loopPair) copy(from int) int {
 // flush writes bytes that were read before, and reports whether none of them are left.
 func (p *loopPair) flush(from int) bool {
 	f, to := &p.flows[from], 1-from
+	if f.backlog != nil && p.tls != nil && p.tls.ends[to] != nil {
+		return p.flushTLS(from)
+	}
 	for f.backlog != nil {
 		if !p.writable[to] {
 			return false
@@ -273,8 +290,8 @@ func (p *loopPair) sourceEnded(from int) {
 		p.finish()
 		return
 	}
-	if !p.reset && sys.ShutdownWrite(p.fd[1-from]) != 0 {
-		p.reset = true // the destination has gone; its own direction will report that
+	if !p.reset {
+		p.endWrite(1 - from)
 	}
 	p.last = p.loop.now // the half-close timeout begins
 	p.schedule()
@@ -321,8 +338,7 @@ func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 	p.because(failedBy(from), err)
 	p.reset = true
 	p.drop(1 - from)
-	p.loop.discard(p.fd[from]) // nothing can reach the failed peer any more, not even a reset
-	p.fd[from] = -1
+	p.loop.discard(p.letGo(from)) // nothing can reach the failed peer any more, not even a reset
 	p.finish()
 }
 
@@ -335,24 +351,32 @@ func (p *loopPair) because(r endReason, err syscall.Errno) {
 // finish closes the pair. If the pair must be reset, finish first waits until the peers have received what was written
 // to them, because a RST discards unsent bytes.
 func (p *loopPair) finish() {
-	if !p.reset {
-		p.close()
-		return
-	}
 	p.state = lingering
-	p.drop(clientSide)
-	p.drop(serverSide)
+	if p.reset {
+		p.drop(clientSide)
+		p.drop(serverSide)
+	}
 	p.last = p.loop.now
 	p.linger()
 }
 
 func (p *loopPair) linger() {
-	if p.loop.now-p.last >= deliverTimeout ||
-		p.unsentBytes() == 0 { // unsentBytes is 0 for closed sockets
-		p.close()
-		return
+	if !p.isDelivered() {
+		if p.loop.now-p.last < deliverTimeout {
+			p.loop.wheel.Set(&p.timer, p.loop.now+lingerPoll)
+			return
+		}
+		p.reset = true // the peers do not get the rest
 	}
-	p.loop.wheel.Set(&p.timer, p.loop.now+lingerPoll)
+	p.close()
+}
+
+// isDelivered reports whether a close loses nothing. Without a reset, the kernel delivers what it has.
+func (p *loopPair) isDelivered() bool {
+	if p.tls != nil && !p.reset && p.partTLS() {
+		return false
+	}
+	return !p.reset || p.unsentBytes() == 0 // unsentBytes is 0 for closed sockets
 }
 
 // cut ends the pair at once, for a reason outside the pair.
@@ -372,6 +396,9 @@ func (p *loopPair) drop(from int) {
 		f.backlog = k.next
 		p.loop.forget(k)
 	}
+	if p.tls != nil && p.tls.ends[1-from] != nil && p.tls.ends[1-from].shake == nil {
+		p.tls.ends[1-from].drop()
+	}
 }
 
 // close closes both sockets and releases the pair. If the pair must be reset or never had an endpoint, close sends a
@@ -379,13 +406,12 @@ func (p *loopPair) drop(from int) {
 func (p *loopPair) close() {
 	p.drop(clientSide)
 	p.drop(serverSide)
-	for side, fd := range p.fd {
-		if fd >= 0 {
-			if p.reset || p.state == connecting || p.state == greeting || p.state == asking {
+	for side := range p.fd {
+		if fd := p.letGo(side); fd >= 0 {
+			if p.reset || p.state < relaying {
 				sys.ResetOnClose(fd)
 			}
 			p.loop.discard(fd)
-			p.fd[side] = -1
 		}
 	}
 	p.loop.wheel.Clear(&p.timer)
@@ -397,6 +423,7 @@ func (p *loopPair) close() {
 		p.tellEnd()
 	}
 	p.leave()
+	p.tls = nil
 	p.state, p.serial = pairClosed, 0
 	p.loop.release(p.number)
 	p.socket.pairEnded(p)
@@ -405,13 +432,15 @@ func (p *loopPair) close() {
 // tellEnd reports the end of the pair to the logs.
 func (p *loopPair) tellEnd() {
 	r := report{client: p.src, listener: p.socket.addr, age: max(p.loop.now-p.began, 0),
-		up: p.flows[clientSide].moved, down: p.flows[serverSide].moved}
+		up: p.flows[clientSide].moved, down: p.flows[serverSide].moved, tls: p.clientTLS()}
 	if p.joined > 0 && p.endpoint != nil {
 		r.endpoint, r.dialTime = p.endpoint, p.joined-p.began
 	}
 	var cause error
 	if p.errno != 0 {
 		cause = syscall.Errno(p.errno)
+	} else if p.tls != nil {
+		cause = p.tls.cause
 	}
 	p.s.ended(&r, p.reason, cause)
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -81,7 +80,7 @@ func (p *loopPair) routed(m firstMessage, b []byte) {
 		return
 	}
 	p.loop.wheel.Clear(&p.timer)
-	p.flows[clientSide].backlog = p.loop.keepAll(b)
+	p.flows[clientSide].backlog, _ = p.loop.keepAll(b)
 	p.state, p.opening.heard = connecting, nil
 	if p.admitted() {
 		p.connect()
@@ -116,16 +115,6 @@ func (p *loopPair) enter() {
 		p.opening.unrouted = false
 		p.s.at(p.loop.id).connections.Add(1)
 	}
-}
-
-// keepAll returns backlogs with a copy of b.
-func (l *eventLoop) keepAll(b []byte) (first *backlog) {
-	last := &first
-	for some := range slices.Chunk(b, bufferSize) {
-		k := l.keep(some)
-		*last, last = k, &k.next
-	}
-	return first
 }
 
 // askTLS is the opening of an endpoint's end whose client has sent sslRequest: the endpoint gets it too, behind the

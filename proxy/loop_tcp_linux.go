@@ -389,8 +389,17 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 			p.beginPeek(nil)
 		}
 	} else if p.admitted() && p.watchClient() {
-		p.connect()
+		p.openClient()
 	}
+}
+
+// openClient secures the client's end if it must speak TLS, and then dials.
+func (p *loopPair) openClient() {
+	if a := p.s.spec.Load().AcceptTLS; a != nil {
+		p.welcomeTLS(a)
+		return
+	}
+	p.connect()
 }
 
 // admitted reports whether the client may be served, and counts the client. If not, admitted has ended the pair.

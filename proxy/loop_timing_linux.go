@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +49,13 @@ func (p *loopPair) unanswered() (waited time.Duration, side int) {
 func (p *loopPair) Timeout() {
 	switch p.state {
 	case connecting, asking:
+		if p.isShaking(serverSide) {
+			p.handshakeFailed(os.ErrDeadlineExceeded)
+			return
+		}
 		p.connectFailed(unix.ETIMEDOUT)
+	case securing:
+		p.insecure()
 	case greeting:
 		p.unheard()
 	case relaying:
@@ -101,6 +108,9 @@ func (p *loopPair) isTaken() bool { return p.unsent.moves(p.unsentBytes()) }
 // accept.
 func (p *loopPair) stuck(from int) bool {
 	f := &p.flows[from]
+	if p.tls != nil && p.isStuckTLS(from) {
+		return true
+	}
 	return f.backlog != nil || p.readable[from] && !f.finished && sys.HasBytes(int(p.fd[from]))
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -24,6 +25,13 @@ type AcceptTLS struct {
 }
 
 func (a *AcceptTLS) equal(o *AcceptTLS) bool { return a == o }
+
+func (a *AcceptTLS) timeout() time.Duration {
+	if a.Timeout <= 0 {
+		return 10 * time.Second
+	}
+	return a.Timeout
+}
 
 // An EndpointTLS says how TLS is spoken with the endpoints of a service. A handshake runs outside of the event loops,
 // and must end within the connect timeout of the service. An endpoint whose handshake fails was not reached: the
@@ -50,5 +58,27 @@ type TLSPeer struct {
 	Certificate *x509.Certificate
 }
 
+// tlsPeerOf returns what the handshake of a connection with a client has shown.
+func tlsPeerOf(state tls.ConnectionState) *TLSPeer {
+	p := &TLSPeer{Version: state.Version, CipherSuite: state.CipherSuite, Resumed: state.DidResume,
+		ServerName: state.ServerName, Protocol: state.NegotiatedProtocol}
+	if len(state.PeerCertificates) > 0 {
+		p.Certificate = state.PeerCertificates[0]
+	}
+	return p
+}
+
 // errClientHandshake refuses a client with which the TLS handshake has failed.
 var errClientHandshake = errors.New("TLS handshake with the client failed")
+
+// errTruncated is why a connection fails whose peer has ended it without the close_notify of TLS. What the peer had to
+// say may be incomplete (RFC 8446, section 6.1), so the other side gets a reset instead of an end.
+var errTruncated = errors.New("TLS: the peer ended the connection without close_notify")
+
+// clientHandshakeError returns the error for a client whose handshake has failed with err.
+func clientHandshakeError(err error) error { return fmt.Errorf("%w: %w", errClientHandshake, err) }
+
+// endpointHandshakeError returns the error of a dial to m whose handshake has failed with err.
+func endpointHandshakeError(m *lb.Member, err error) error {
+	return dialError(m, fmt.Errorf("%w: %w", lb.ErrHandshake, err))
+}
