@@ -94,8 +94,8 @@ type source struct {
 	blocks  []blockHead // of the top level, in order
 }
 
-// A blockHead is the type and the labels of a block, and the place of the whole block. The daemon keeps the diagnostics,
-// and an *hclsyntax.Block would keep the parsed file in memory.
+// A blockHead is the type and the labels of a block, and the place of the whole block. The daemon keeps the
+// diagnostics, and an *hclsyntax.Block would keep the parsed file in memory.
 type blockHead struct {
 	kind     string
 	labels   []string
