@@ -1,10 +1,10 @@
 package testnet
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"runtime"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -50,35 +50,42 @@ func AddHost(t testing.TB, name string, links ...Link) *Host {
 	return h
 }
 
-// Do calls f in a goroutine whose thread is in the host's namespace, and waits for it. Sockets that f opens belong to
-// the host. f must not call t.Fatal, and goroutines that f starts are in the test's namespace.
+// Do calls f on a thread that is in the host's namespace meanwhile. Sockets that f opens belong to the host. Goroutines
+// that f starts are in the test's namespace.
 func (h *Host) Do(f func()) {
-	var err error
-	onThread(func() {
-		if err = unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err == nil {
-			f()
-		}
-	})
-	if err != nil {
+	if err := elsewhere(func() error { return unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET) }, f); err != nil {
 		panic(err)
 	}
 }
 
 func newNamespace() (ns *os.File, err error) {
-	onThread(func() {
-		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
-			ns, err = os.Open("/proc/thread-self/ns/net")
-		}
-	})
-	return ns, err
+	var opened error
+	err = elsewhere(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() { ns, opened = openNamespace() })
+	return ns, errors.Join(err, opened)
 }
 
-// onThread calls f on a thread that ends afterwards.
-func onThread(f func()) {
-	var running sync.WaitGroup
-	running.Go(func() {
-		runtime.LockOSThread() // a goroutine that ends locked ends its thread
-		f()
-	})
-	running.Wait()
+// openNamespace opens the network namespace of the calling thread.
+func openNamespace() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") }
+
+// elsewhere moves the thread to another namespace by enter, calls f, and moves the thread back. The thread must live
+// on, because processes of the test that it has started would end with it (PR_SET_PDEATHSIG).
+func elsewhere(enter func() error, f func()) error {
+	runtime.LockOSThread()
+	home, err := openNamespace()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer func() {
+		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic(err) // the thread stays locked, so no other goroutine gets it
+		}
+		_ = home.Close()
+		runtime.UnlockOSThread()
+	}()
+	if err := enter(); err != nil {
+		return err
+	}
+	f()
+	return nil
 }
