@@ -47,8 +47,8 @@ func (b *block) sni(s *Service) (names []serverName) {
 			continue
 		}
 		if first, twice := seen[name]; twice {
-			b.l.problem(expr.Range().Ptr(), "Name twice", "sni: the name %q is already in this list, at %s. Remove one.",
-				name, place(first))
+			b.l.problem(expr.Range().Ptr(), "Name twice",
+				"sni: the name %q is already in this list, at %s. Remove one.", name, place(first))
 			continue
 		}
 		seen[name] = expr.Range()

@@ -63,7 +63,8 @@ func testBulkBothWays(t *testing.T, h *house, size int) {
 		t.Error("the bytes that arrived differ from those that were sent")
 	}
 	eventually(t, func() error {
-		if s := h.stats(); s.BytesUp != int64(size+saidFirst()) || s.BytesDown != int64(size) || s.ConnectionsActive != 0 {
+		if s := h.stats(); s.BytesUp != int64(size+saidFirst()) || s.BytesDown != int64(size) ||
+			s.ConnectionsActive != 0 {
 			return errors.New("counters are off")
 		}
 		return nil

@@ -29,7 +29,7 @@ type listenSpec struct {
 	file   *os.File   // the first open socket of the group; nil means that a socket must be opened
 	more   []*os.File // the other open sockets of the group
 	udp    int        // how many UDP listeners the Proxier will have
-	routes *routes    // see proxySocket.serve
+	routes *routes    // see tenants; nil for UDP
 
 	cutAll context.Context // ends just before all sockets of the Proxier are cut; nil means never
 }

@@ -22,6 +22,7 @@ type opening struct {
 	rest  int             // bytes at the front of the client's backlog that belong to the header for the endpoint
 
 	peek     peek   // progress of a client of a shared listener
+	answer   byte   // still to be sent to the client; zero: nothing
 	peeking  bool   // whether a ClientHello is expected, or else a header
 	unrouted bool   // whether the pair waits for its service, and no service has counted it yet
 	homeless bool   // whether no service holds descriptors for the pair
@@ -42,7 +43,10 @@ func (p *loopPair) greet(a *AcceptProxy, routed bool) {
 
 // hear reads the client's header or ClientHello. hear is called when bytes have arrived.
 func (p *loopPair) hear() {
-	for p.readable[clientSide] && p.state == greeting {
+	if p.opening.answer != 0 {
+		p.reply()
+	}
+	for p.readable[clientSide] && p.state == greeting && p.opening.answer == 0 {
 		if p.opening.peeking {
 			p.peekMore()
 			continue
@@ -92,24 +96,22 @@ func (p *loopPair) hearMore() ([]byte, error) {
 // introduced ends the opening of a client's end. rest are the bytes behind the header.
 func (p *loopPair) introduced(h *proxyproto.Header, rest []byte) {
 	p.loop.wheel.Clear(&p.timer)
-	p.state, p.opening.heard = connecting, nil
+	p.opening.heard = nil
 	if h.Src.IsValid() {
 		p.src, p.opening.dest = h.Src, h.Dst
 	}
 	if p.s.spec.Load().SendProxy == proxyproto.V2 {
 		p.opening.tlvs = slices.Clone(h.TLVs)
 	}
-	if p.socket.routes.Load() != nil {
+	t, s := p.socket.tenants.Load(), p.s
+	if t.routes != nil {
 		p.beginPeek(rest)
 		return
 	}
-	p.enter()
-	if len(rest) > 0 {
-		p.flows[clientSide].backlog = p.loop.keep(rest)
+	if p.opening.unrouted { // a reload has ended the sharing meanwhile
+		s = t.service
 	}
-	if p.admitted() {
-		p.openClient()
-	}
+	p.settle(s, rest)
 }
 
 // unheard ends a client whose header or ClientHello has not come in time.

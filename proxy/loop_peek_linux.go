@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -58,10 +57,8 @@ func (p *loopPair) look(b []byte) {
 	case err != nil:
 		p.unserved(err)
 	case answer != 0:
-		o.heard = o.heard[:0]
-		if _, errno := sys.SendStream(p.fd[clientSide], []byte{answer}); errno != 0 {
-			p.unserved(&clientError{errno})
-		}
+		o.heard, o.answer = o.heard[:0], answer
+		p.reply()
 	case m.whole:
 		p.routed(m, b)
 	case len(o.heard) == 0:
@@ -69,31 +66,44 @@ func (p *loopPair) look(b []byte) {
 	}
 }
 
+// reply answers the client's request, now or when the socket takes the answer. Nothing is read before that.
+func (p *loopPair) reply() {
+	b := p.loop.buf[:1]
+	b[0] = p.opening.answer
+	_, errno := sys.SendStream(p.fd[clientSide], b)
+	switch errno {
+	case 0:
+		p.opening.answer = 0
+	case unix.EAGAIN: // epoll will report space
+	default:
+		p.unserved(&clientError{errno})
+	}
+}
+
 // routed ends the opening of the client's end: m is its first message, and b are all its bytes.
 func (p *loopPair) routed(m firstMessage, b []byte) {
-	s, err := p.socket.chosen(m)
-	if err == nil && !p.moveTo(s) {
-		err = fmt.Errorf("%w: service %q has no more", errOutOfDescriptors, s.name())
-	}
+	// The routes in force now decide, not those of the moment when the client came.
+	s, err := p.socket.tenants.Load().choose(m)
 	if err != nil {
 		p.unserved(err)
 		return
 	}
-	p.loop.wheel.Clear(&p.timer)
-	p.flows[clientSide].backlog, _ = p.loop.keepAll(b)
-	p.state, p.opening.heard = connecting, nil
-	if p.admitted() {
-		p.connect()
-	}
+	p.settle(s, b)
 }
 
-// chosen returns the service for a client with this first message. The routes in force now decide, not those of the
-// moment when the client came.
-func (t *loopTCP) chosen(m firstMessage) (*service, error) {
-	if r := t.routes.Load(); r != nil {
-		return r.choose(m)
+// settle makes s the service of a pair whose client's end has had its opening. b are the bytes of the client that were
+// read behind it.
+func (p *loopPair) settle(s *service, b []byte) {
+	p.loop.wheel.Clear(&p.timer)
+	p.state, p.opening.heard = connecting, nil
+	if !p.moveTo(s) {
+		p.unserved(noDescriptors(s))
+		return
 	}
-	return t.service.Load(), nil // a reload has ended the sharing
+	p.flows[clientSide].backlog, _ = p.loop.keepAll(b)
+	if p.admitted() {
+		p.openClient()
+	}
 }
 
 // moveTo makes s the service of a pair that has none of its own yet. moveTo returns false if s gets no descriptors.

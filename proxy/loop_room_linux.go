@@ -137,10 +137,10 @@ func (d *acceptor) resume(w *waiter) {
 	if d.waiting == w {
 		d.waiting = nil
 	}
-	s := d.socket.service.Load()
-	if d.closed || s.share != w.share { // the listener now serves another service
+	t := d.socket.tenants.Load()
+	if d.closed || t.service.share != w.share { // the listener now serves another service
 		w.share.release(w.n)
-	} else if exhausted(d.accept(s)) {
+	} else if exhausted(d.accept(t)) {
 		return
 	}
 	d.watch()

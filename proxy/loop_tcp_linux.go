@@ -24,8 +24,7 @@ type loopTCP struct {
 	engine  *loopEngine
 	fd      int32
 	addr    lb.Addr
-	service atomic.Pointer[service]
-	routes  atomic.Pointer[routes] // nil: the listener has one service
+	tenants atomic.Pointer[tenants]
 
 	acceptors []*acceptor // one for each loop
 	once      sync.Once
@@ -41,7 +40,7 @@ func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	}
 	t := &loopTCP{engine: e, fd: int32(fd), addr: lb.Addr{AddrPort: bound, Path: o.addr.Path}}
 	t.cutting, t.cutNow = o.cut()
-	t.serve(s, o.routes)
+	t.serve(&tenants{s, o.routes})
 	for _, l := range e.loops {
 		d := &acceptor{loop: l, socket: t}
 		d.timer.Owner = d
@@ -136,10 +135,7 @@ func (t *loopTCP) Addr() lb.Addr { return t.addr }
 
 func (t *loopTCP) descriptors() ([]int, error) { return duplicates(t.fd) }
 
-func (t *loopTCP) serve(s *service, r *routes) {
-	t.routes.Store(r) // first, so that no client of a shared listener gets s without a choice
-	t.service.Store(s)
-}
+func (t *loopTCP) serve(now *tenants) { t.tenants.Store(now) }
 
 func (t *loopTCP) countDrops() {}
 
@@ -236,7 +232,7 @@ func (d *acceptor) watch() {
 		err = d.loop.add(d.socket.fd, unix.EPOLLIN, d.number, 0)
 	}
 	if d.watched = err == 0; !d.watched {
-		d.loop.unwatched(d.socket.service.Load(), err)
+		d.loop.unwatched(d.socket.tenants.Load().service, err)
 		d.pauseFor(maxBackoff)
 	}
 }
@@ -270,7 +266,8 @@ func (d *acceptor) ready(int, uint32) {
 func (d *acceptor) let(n int) bool {
 	t, failed := d.socket, 0
 	for i := range n {
-		s := t.service.Load()
+		now := t.tenants.Load()
+		s := now.service
 		if !s.share.take(pairDescriptors) {
 			if i > 0 {
 				return true // no session has to be ended before epoll reports another client
@@ -280,7 +277,7 @@ func (d *acceptor) let(n int) bool {
 				return false
 			}
 		}
-		switch err := d.accept(s); {
+		switch err := d.accept(now); {
 		case err == 0:
 		case err == unix.EAGAIN, exhausted(err):
 			return false
@@ -295,14 +292,15 @@ func (d *acceptor) let(n int) bool {
 	return true
 }
 
-// accept accepts one client of s, for which the caller has taken descriptors. After an error accept releases them. If
-// this host caused the error, accept has also paused the acceptor.
-func (d *acceptor) accept(s *service) syscall.Errno {
+// accept accepts one client, for which the caller has taken descriptors of the service of t. After an error accept
+// releases them. If this host caused the error, accept has also paused the acceptor.
+func (d *acceptor) accept(t *tenants) syscall.Errno {
+	s := t.service
 	fd, src, err := d.socket.engine.denied.Accept(d.socket.fd)
 	if err == 0 {
 		d.backoff = 0
-		if s.mayConnect(src.Addr()) || d.socket.routes.Load().mayConnect(src.Addr()) {
-			d.welcome(fd, src, s)
+		if t.mayConnect(src.Addr()) {
+			d.welcome(fd, src, t)
 		} else {
 			d.turnAway(fd, src, s)
 		}
@@ -332,10 +330,10 @@ func (d *acceptor) turnAway(fd int32, src netip.AddrPort, s *service) {
 	s.turnedAway(src, d.socket.addr)
 }
 
-// welcome makes this loop or another one serve a client of s.
-func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
+// welcome makes this loop or another one serve a client of t.
+func (d *acceptor) welcome(fd int32, src netip.AddrPort, t *tenants) {
 	if !d.socket.pairs.add() { // added here, so that a stop waits for a client on its way to another loop
-		s.share.release(pairDescriptors)
+		t.service.share.release(pairDescriptors)
 		sys.ResetOnClose(fd)
 		sys.Close(fd)
 		return
@@ -343,9 +341,9 @@ func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
 	o := d.lighter()
 	o.loop.load.Add(1) // added at once, so that the next client of a burst counts it
 	if o != d {
-		o.loop.post(func() { o.begin(fd, src, s) })
+		o.loop.post(func() { o.begin(fd, src, t) })
 	} else {
-		d.begin(fd, src, s)
+		d.begin(fd, src, t)
 	}
 }
 
@@ -365,10 +363,9 @@ func (d *acceptor) lighter() *acceptor {
 	return d
 }
 
-// begin starts to serve a client of s.
-func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
-	t, l := d.socket, d.loop
-	routed := t.routes.Load() != nil
+// begin starts to serve a client of t.
+func (d *acceptor) begin(fd int32, src netip.AddrPort, t *tenants) {
+	l, s, routed := d.loop, t.service, t.routes != nil
 	c := s.at(l.id)
 	if !routed {
 		c.connections.Add(1)
@@ -376,7 +373,7 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	c.active.Add(1)
 	p := l.newPair()
 	*p = loopPair{
-		loop: l, socket: t, s: s, src: src, serial: l.newSerial(),
+		loop: l, socket: d.socket, s: s, src: src, serial: l.newSerial(),
 		fd:    [2]int32{fd, -1},
 		began: l.now, last: l.now, limits: s.spec.Load().limits(),
 	}

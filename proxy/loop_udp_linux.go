@@ -194,10 +194,11 @@ func (u *loopUDP) shareAddress(on bool) error {
 
 func (u *loopUDP) Addr() lb.Addr { return lb.Addr{AddrPort: u.addr} }
 
-// serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
-func (u *loopUDP) serve(s *service, _ *routes) {
+// serve makes the service of t that of all further datagrams. A session of another service is replaced at its next
+// datagram.
+func (u *loopUDP) serve(t *tenants) {
 	u.countDrops()
-	u.service.Store(s)
+	u.service.Store(t.service)
 	for _, h := range u.shards {
 		h.loop.post(h.retime)
 	}

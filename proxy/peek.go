@@ -1,11 +1,15 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"syscall"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/clienthello"
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 )
 
 // peekTimeout is how long a client of a shared listener may take to send its ClientHello. A client whose first packet
@@ -84,6 +88,11 @@ func (k *peek) request(b []byte) (answer byte, wait bool, err error) {
 	return sslAccepted, false, nil
 }
 
+// noDescriptors returns the error for a client of s that got no descriptors after its service was chosen.
+func noDescriptors(s *service) error {
+	return fmt.Errorf("%w: service %q gets no more", errOutOfDescriptors, s.name())
+}
+
 // errNoTLS is the error of an endpoint that does not accept sslRequest.
 var errNoTLS = errors.New("the endpoint refuses TLS")
 
@@ -96,4 +105,39 @@ func takesTLS(answer byte) error {
 		return fmt.Errorf("%w: turn on ssl in the configuration of that PostgreSQL", errNoTLS)
 	}
 	return fmt.Errorf("%w: it answered PostgreSQL's request for TLS with %q", errNoTLS, answer)
+}
+
+// tlsRequest returns what an endpoint of s gets first if the client of h has sent sslRequest: a PROXY header, if the
+// service sends one, and sslRequest. Otherwise tlsRequest returns nil.
+func (s *service) tlsRequest(h *hop) []byte {
+	if !h.asksTLS {
+		return nil
+	}
+	var b []byte
+	if v := s.spec.Load().SendProxy; v != proxyproto.None {
+		b = appendProxyHeader(b, v, h)
+	}
+	return append(b, sslRequest...)
+}
+
+// askTLS sends request to an endpoint, which must accept within timeout.
+func askTLS(ctx context.Context, c streamConn, request []byte, timeout time.Duration) error {
+	_ = c.SetDeadline(time.Now().Add(timeout))
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var answer [1]byte
+	_, err := c.Write(request)
+	if err == nil {
+		_, err = io.ReadFull(c, answer[:])
+	}
+	switch {
+	case err == io.EOF:
+		return syscall.ECONNRESET
+	case err != nil:
+		return err
+	}
+	if err = takesTLS(answer[0]); err != nil {
+		return err
+	}
+	return c.SetDeadline(time.Time{})
 }

@@ -3,14 +3,10 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
-	"syscall"
 	"time"
-
-	"github.com/lictor-proxy/lictor/internal/proxyproto"
 )
 
 // This file has the openings of pairs whose client came over a shared listener, see docs/ends.md.
@@ -23,11 +19,11 @@ type visit struct {
 	peek     peek
 }
 
-// visit begins the visit of a client of s, for which s holds descriptors.
-func (t *tcpSocket) visit(s *service) *visit {
-	v := &visit{service: s}
-	s.at(0).active.Add(1)
-	if t.routes.Load() == nil {
+// newVisit begins the visit of a client of t. The first service holds descriptors for it.
+func newVisit(t *tenants) *visit {
+	v := &visit{service: t.service}
+	t.service.at(0).active.Add(1)
+	if t.routes == nil {
 		v.enter()
 	}
 	return v
@@ -41,15 +37,18 @@ func (v *visit) enter() {
 	}
 }
 
-// moveTo makes s the service of a client that has none of its own yet. moveTo returns false if s gets no descriptors.
-func (v *visit) moveTo(s *service) bool {
+// moveTo makes s the service of a client that has none of its own yet. An error means that s gets no descriptors.
+func (v *visit) moveTo(s *service) error {
 	if s != v.service {
 		v.homeless = !v.service.share.pass(s.share, pairDescriptors)
 		v.service.at(0).active.Add(-1)
 		s.at(0).active.Add(1)
 		v.service = s
 	}
-	return !v.homeless
+	if v.homeless {
+		return noDescriptors(s)
+	}
+	return nil
 }
 
 func (v *visit) end() {
@@ -87,7 +86,12 @@ func (t *tcpSocket) peek(client streamConn, b []byte, v *visit) ([]byte, error) 
 			}
 		}
 		if m.whole {
-			return b, t.route(m, v)
+			// The routes in force now decide, not those of the moment when the client came.
+			s, err := t.tenants.Load().choose(m)
+			if err != nil {
+				return nil, err
+			}
+			return b, v.moveTo(s)
 		}
 		b = slices.Grow(b, 512)
 		n, err := client.Read(b[len(b):cap(b)])
@@ -110,55 +114,4 @@ func (t *tcpSocket) goneWithin(err error, n int) error {
 		return errUnroutable
 	}
 	return &clientError{rootOf(err)}
-}
-
-// route moves v to the service that the client's first message chooses. The routes in force now decide, not those of
-// the moment when the client came.
-func (t *tcpSocket) route(m firstMessage, v *visit) error {
-	s := t.service.Load() // unless a reload has ended the sharing, r knows better
-	if r := t.routes.Load(); r != nil {
-		var err error
-		if s, err = r.choose(m); err != nil {
-			return err
-		}
-	}
-	if !v.moveTo(s) {
-		return fmt.Errorf("%w: service %q has no more", errOutOfDescriptors, s.name())
-	}
-	return nil
-}
-
-// tlsRequest returns what an endpoint of s gets first if the client of h has sent sslRequest: a PROXY header, if the
-// service sends one, and sslRequest. Otherwise tlsRequest returns nil.
-func (s *service) tlsRequest(h *hop) []byte {
-	if !h.asksTLS {
-		return nil
-	}
-	var b []byte
-	if v := s.spec.Load().SendProxy; v != proxyproto.None {
-		b = appendProxyHeader(b, v, h)
-	}
-	return append(b, sslRequest...)
-}
-
-// askTLS sends request to an endpoint, which must accept within timeout.
-func askTLS(ctx context.Context, c streamConn, request []byte, timeout time.Duration) error {
-	_ = c.SetDeadline(time.Now().Add(timeout))
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	var answer [1]byte
-	_, err := c.Write(request)
-	if err == nil {
-		_, err = io.ReadFull(c, answer[:])
-	}
-	switch {
-	case err == io.EOF:
-		return syscall.ECONNRESET
-	case err != nil:
-		return err
-	}
-	if err = takesTLS(answer[0]); err != nil {
-		return err
-	}
-	return c.SetDeadline(time.Time{})
 }

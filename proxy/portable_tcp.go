@@ -21,8 +21,7 @@ type tcpSocket struct {
 	listener syscall.Conn // a *net.TCPListener or a *net.UnixListener
 	clients  net.Listener // accepts the clients of listener
 	addr     lb.Addr
-	service  atomic.Pointer[service]
-	routes   atomic.Pointer[routes] // nil: the listener has one service
+	tenants  atomic.Pointer[tenants]
 
 	accepting     context.Context // ends when no new clients are accepted
 	released      atomic.Bool     // another process accepts new clients
@@ -43,7 +42,7 @@ func (e *portable) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	if tcp, is := l.Addr().(*net.TCPAddr); is {
 		t.addr.AddrPort = tcp.AddrPort()
 	}
-	t.serve(s, o.routes)
+	t.serve(&tenants{s, o.routes})
 	t.looped = make(chan struct{})
 	t.accepting, t.stopAccepting = context.WithCancel(context.Background())
 	t.cutting, t.startCutting = o.cut()
@@ -69,10 +68,7 @@ func (t *tcpSocket) shareAddress(on bool) error {
 
 func (t *tcpSocket) Addr() lb.Addr { return t.addr }
 
-func (t *tcpSocket) serve(s *service, r *routes) {
-	t.routes.Store(r) // first, so that no client of a shared listener gets s without a choice
-	t.service.Store(s)
-}
+func (t *tcpSocket) serve(now *tenants) { t.tenants.Store(now) }
 
 func (t *tcpSocket) countDrops() {}
 
@@ -81,7 +77,7 @@ func (t *tcpSocket) countDrops() {}
 func (t *tcpSocket) ProxyLoop() error {
 	defer close(t.looped)
 	turn := t.engine.turns.add(func() string {
-		return fmt.Sprintf("listener tcp %s of service %q", t.addr, t.service.Load().name())
+		return fmt.Sprintf("listener tcp %s of service %q", t.addr, t.tenants.Load().service.name())
 	})
 	defer t.engine.turns.remove(turn)
 	backoff := minBackoff
@@ -97,7 +93,7 @@ func (t *tcpSocket) ProxyLoop() error {
 			return ErrClosed
 		case err != nil:
 			if !errors.Is(err, errAborted) { // a client that gave up in the queue is not an error
-				t.service.Load().log.Warn("accept failed, waiting", "error", err, "wait", backoff)
+				t.tenants.Load().service.log.Warn("accept failed, waiting", "error", err, "wait", backoff)
 				sleep(t.accepting.Done(), backoff)
 				backoff = min(2*backoff, maxBackoff)
 			}
@@ -105,9 +101,10 @@ func (t *tcpSocket) ProxyLoop() error {
 		}
 		backoff = minBackoff
 		turn.begin()
-		s := t.service.Load()
+		now := t.tenants.Load()
+		s := now.service
 		peer := addrOf(client.RemoteAddr())
-		if !s.mayConnect(peer.Addr()) && !t.routes.Load().mayConnect(peer.Addr()) {
+		if !now.mayConnect(peer.Addr()) {
 			abort(client)
 			s.at(0).connections.Add(1)
 			s.turnedAway(peer, t.addr)
@@ -118,7 +115,7 @@ func (t *tcpSocket) ProxyLoop() error {
 			abort(client)
 			return ErrClosed
 		}
-		if !t.pairs.run(func() { t.handle(client, s) }) {
+		if !t.pairs.run(func() { t.handle(client, now) }) {
 			s.share.release(pairDescriptors)
 			abort(client)
 			return ErrClosed
@@ -156,15 +153,15 @@ func (t *tcpSocket) patience() context.Context {
 	return t.accepting
 }
 
-// handle serves one client of s to its end.
-func (t *tcpSocket) handle(client streamConn, s *service) {
+// handle serves one client of now to its end.
+func (t *tcpSocket) handle(client streamConn, now *tenants) {
 	began := time.Now()
 	urgentInline(client)
 	keepOpen(client)
-	v := t.visit(s)
+	v := newVisit(now)
 	defer v.end()
 	h, first, err := t.introduce(client, v, began)
-	s = v.service
+	s := v.service
 	if err != nil {
 		t.refuse(client, s, h.client, err, began)
 		return
@@ -201,9 +198,7 @@ func (t *tcpSocket) handle(client streamConn, s *service) {
 				time.Since(began))
 		}
 		p := newPortablePair(client, server, s)
-		if p.endpoint, p.untaken = endpoint, d.untaken; d.request == nil {
-			p.header = s.proxyHeader(&h)
-		}
+		p.endpoint, p.untaken, p.header = endpoint, d.untaken, s.proxyHeader(&h)
 		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
 		t.engine.byEndpoint.join(p)
@@ -250,9 +245,11 @@ func (t *tcpSocket) introduce(client streamConn, v *visit, began time.Time) (h h
 			return h, first, err
 		}
 	}
-	if t.routes.Load() != nil {
+	if latest := t.tenants.Load(); latest.routes != nil {
 		first, err = t.peek(client, first, v)
 		h.asksTLS = v.peek.asked
+	} else if !v.entered { // a reload has ended the sharing meanwhile
+		err = v.moveTo(latest.service)
 	}
 	v.enter()
 	if err == nil && !v.service.mayCome(h.client.Addr()) { // before only a proxy, or not the service, was known

@@ -96,10 +96,11 @@ func (u *udpSocket) shareAddress(on bool) error {
 
 func (u *udpSocket) Addr() lb.Addr { return lb.Addr{AddrPort: u.addr} }
 
-// serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
-func (u *udpSocket) serve(s *service, _ *routes) {
+// serve makes the service of t that of all further datagrams. A session of another service is replaced at its next
+// datagram.
+func (u *udpSocket) serve(t *tenants) {
 	u.countDrops()
-	u.service.Store(s)
+	u.service.Store(t.service)
 	u.sessions.wake() // the new service may have another idle timeout
 }
 

@@ -216,7 +216,7 @@ func (p *Proxier) Apply(services []Service) error {
 			p.loops.run(func() { p.drain(s) })
 		} else {
 			s.tenants = w.tenants
-			s.serve(w.service, w.routes)
+			s.serve(&tenants{w.service, w.routes})
 			p.restrict(s, w.file.Access)
 		}
 	}

@@ -25,9 +25,9 @@
 // datagram.
 //
 // An end of a connection may have something to say before the first byte, such as the header of the PROXY protocol
-// ([AcceptProxy]). An end may also be encrypted ([AcceptTLS], [EndpointTLS]). Services may share a listener; the name in
-// a TLS client's first message then chooses one of them ([Service.SNI]). Apart from that, package proxy never looks into
-// the bytes that it forwards.
+// ([AcceptProxy]). An end may also be encrypted ([AcceptTLS], [EndpointTLS]). Services may share a listener; the name
+// in a TLS client's first message then chooses one of them ([Service.SNI]). Apart from that, package proxy never looks
+// into the bytes that it forwards.
 package proxy
 
 import (
@@ -79,12 +79,12 @@ type Service struct {
 	// them are one client.
 	Sockets []SocketFile
 
-	// SNI holds the server names whose clients get this service at a listener that it shares with other services. A name
-	// is in lower case, has no dot at the end, and may begin with "*." for exactly one label. Services share a listener
-	// if they have the same address or path in Listen or Sockets. Then each of them but one needs SNI, their names must
-	// be distinct, and AcceptProxy and the access to the socket must be equal. The service without SNI gets the clients
-	// that fit no name. If all have SNI, such a client gets a reset. See package clienthello for what is read of a
-	// client; nothing is decrypted. UDP services have no SNI.
+	// SNI holds the server names whose clients get this service at a listener that it shares with other services. A
+	// name is in lower case, has no dot at the end, and may begin with "*." for exactly one label. Services share a
+	// listener if they have the same address or path in Listen or Sockets. Then each of them but one needs SNI, their
+	// names must be distinct, and AcceptProxy and the access to the socket must be equal. The service without SNI gets
+	// the clients that fit no name. If all have SNI, such a client gets a reset. See package clienthello for what is
+	// read of a client; nothing is decrypted. UDP services have no SNI.
 	SNI []string
 
 	// ConnectTimeout bounds each dial of an endpoint. The lookup of the endpoint's host name may take as long again,

@@ -67,10 +67,11 @@ type hop struct {
 	asksTLS bool // whether the client has sent PostgreSQL's sslRequest
 }
 
-// proxyHeader returns the header that an endpoint of s gets, or nil if endpoints get none.
+// proxyHeader returns the header that an endpoint of s gets with the client's bytes. proxyHeader returns nil if
+// endpoints get none, or got it with tlsRequest.
 func (s *service) proxyHeader(h *hop) []byte {
 	v := s.spec.Load().SendProxy
-	if v == proxyproto.None {
+	if v == proxyproto.None || h.asksTLS {
 		return nil
 	}
 	return appendProxyHeader(nil, v, h)

@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// tenants are the services of a listener. Most listeners have one.
+// tenants are the services of a listener. Most listeners have one. A tenants that an engine has is immutable.
 type tenants struct {
 	service *service // with routes: see routes.first
 	routes  *routes  // nil: service gets all clients
@@ -22,6 +22,23 @@ func (t *tenants) all() []*service {
 		return []*service{t.service}
 	}
 	return t.routes.services
+}
+
+// mayConnect reports whether a TCP connection from peer may begin: whether peer may use any of the services.
+func (t *tenants) mayConnect(peer netip.Addr) bool {
+	if t.service.mayConnect(peer) {
+		return true
+	}
+	mayUse := func(s *service) bool { return s.mayConnect(peer) }
+	return t.routes != nil && slices.ContainsFunc(t.routes.services, mayUse)
+}
+
+// choose returns the service for a client whose first message is m.
+func (t *tenants) choose(m firstMessage) (*service, error) {
+	if t.routes == nil { // a reload has ended the sharing meanwhile
+		return t.service, nil
+	}
+	return t.routes.choose(m)
 }
 
 // A wantedSocket is a listener that a configuration has.
@@ -89,8 +106,8 @@ type routes struct {
 	rest      *service            // the service without names; nil: clients that fit no name are refused
 }
 
-// newRoutes returns the routes among services, whose specifications are specs. newRoutes returns nil if there is nothing
-// to choose: one service without names.
+// newRoutes returns the routes among services, whose specifications are specs. newRoutes returns nil if there is
+// nothing to choose: one service without names.
 func newRoutes(services []*service, specs []*Service) (*routes, error) {
 	r := &routes{services: services, exact: map[string]*service{}, wildcards: map[string]*service{}}
 	for i, spec := range specs {
@@ -126,11 +143,6 @@ func (r *routes) first() *service {
 		return r.rest
 	}
 	return slices.MinFunc(r.services, func(a, b *service) int { return strings.Compare(a.name(), b.name()) })
-}
-
-// mayConnect reports whether peer may use any of the services. A nil r has none.
-func (r *routes) mayConnect(peer netip.Addr) bool {
-	return r != nil && slices.ContainsFunc(r.services, func(s *service) bool { return s.mayConnect(peer) })
 }
 
 // named returns the service with a server name, or nil if there is none. A wildcard stands for exactly one label.

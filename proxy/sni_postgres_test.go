@@ -83,7 +83,8 @@ func (h *house) shareAsPostgres(named Service, db []netip.AddrPort, rest ...neti
 	at := freePort(h.T, TCP)
 	h.endpoints("db", db...)
 	h.endpoints("rest", rest...)
-	named.Name, named.SNI, named.Listen, named.ConnectTimeout = "db", []string{"db.example.com"}, listen(at), 20*time.Second
+	named.Name, named.SNI, named.Listen = "db", []string{"db.example.com"}, listen(at)
+	named.ConnectTimeout = 20 * time.Second
 	all := []Service{named, {Name: "rest", Listen: listen(at), ConnectTimeout: 20 * time.Second}}
 	if err := h.Apply(all); err != nil {
 		h.Fatal(err)
@@ -91,7 +92,7 @@ func (h *house) shareAsPostgres(named Service, db []netip.AddrPort, rest ...neti
 	return at
 }
 
-// A client of PostgreSQL asks for TLS first. Lictor answers, the ClientHello chooses, and the endpoint is asked as well.
+// A client of PostgreSQL asks for TLS first. Lictor answers, the ClientHello chooses, and the endpoint is asked too.
 func TestPostgresClients(t *testing.T) {
 	hello := helloTo("db.example.com")
 	startup := "\x00\x00\x00\x09\x00\x03\x00\x00\x00"
@@ -196,7 +197,8 @@ func TestPostgresEndpointThatIsSilent(t *testing.T) {
 		h.balancer.Configure("db", lb.Options{MaxFails: -1})
 		at := freePort(t, TCP)
 		h.endpoints("db", silent)
-		s := Service{Name: "db", SNI: []string{"db.example.com"}, Listen: listen(at), ConnectTimeout: 300 * time.Millisecond}
+		s := Service{Name: "db", SNI: []string{"db.example.com"}, Listen: listen(at),
+			ConnectTimeout: 300 * time.Millisecond}
 		if err := h.Apply([]Service{s}); err != nil {
 			t.Fatal(err)
 		}

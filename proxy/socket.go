@@ -44,9 +44,9 @@ type proxySocket interface {
 	// does nothing for TCP.
 	countDrops()
 
-	// serve makes s the service of new clients, unless r chooses another one. r is nil if the listener is not shared,
-	// and for UDP. serve is also called when the specification of s has changed.
-	serve(s *service, r *routes)
+	// serve makes t the services of new clients. A UDP socket has one. serve is also called when the specification of a
+	// service has changed.
+	serve(t *tenants)
 }
 
 // An engine moves bytes in its own way. An engine makes proxy sockets.

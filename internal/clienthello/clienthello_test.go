@@ -113,7 +113,8 @@ func samples(t testing.TB) []sample {
 		{"longest name", crafted(sni(long)), long, nil},
 		{"name of another type", crafted(otherType), "", nil},
 		{"bytes behind it", append(crafted(sni("a.example")), "early data"...), "a.example", nil},
-		{"another message behind it", split(append(message(sni("a.example")), 1, 0, 0, 0), maxRecord), "a.example", nil},
+		{"another message behind it", split(append(message(sni("a.example")), 1, 0, 0, 0), maxRecord), "a.example",
+			nil},
 
 		{"too long", split(message(padding(65000), padding(600)), maxRecord), "", ErrTooLong},
 		{"too many records", split(message(padding(12000)), 1), "", ErrTooLong},
