@@ -199,7 +199,7 @@ func (e *tlsEnd) keep(b []byte) {
 	e.last = last
 }
 
-// keepAll returns backlogs with a copy of b, the first and the last one. b must not be empty.
+// keepAll returns backlogs with a copy of b, the first and the last one. Both are nil if b is empty.
 func (l *eventLoop) keepAll(b []byte) (first, last *backlog) {
 	next := &first
 	for len(b) > 0 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -279,10 +278,10 @@ func (p *loopPair) welcomeTLS(a *AcceptTLS) {
 	p.state = securing
 	p.loop.wheel.Set(&p.timer, p.loop.now+a.timeout())
 	var first []byte
-	if k := p.flows[clientSide].backlog; k != nil { // what came behind the PROXY header
-		first = slices.Clone(k.buf[k.from:k.to])
-		p.drop(clientSide)
+	for k := p.flows[clientSide].backlog; k != nil; k = k.next { // what was read in the opening before
+		first = append(first, k.buf[k.from:k.to]...)
 	}
+	p.drop(clientSide)
 	p.shakeHands(clientSide, first, nil, func(e *tlsEnd) (*tls.Conn, error) { return tls.Server(e, a.Config()), nil })
 }
 
