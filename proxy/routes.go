@@ -109,8 +109,13 @@ type routes struct {
 // newRoutes returns the routes among services, whose specifications are specs. newRoutes returns nil if there is
 // nothing to choose: one service without names.
 func newRoutes(services []*service, specs []*Service) (*routes, error) {
+	shared := len(services) > 1 || len(specs[0].SNI) > 0
 	r := &routes{services: services, exact: map[string]*service{}, wildcards: map[string]*service{}}
 	for i, spec := range specs {
+		if shared && (spec.AcceptTLS != nil || spec.EndpointTLS != nil) {
+			return nil, fmt.Errorf("service %q: a listener with SNI passes TLS on as it is, "+
+				"so AcceptTLS and EndpointTLS cannot be used with it", spec.Name)
+		}
 		if len(spec.SNI) == 0 {
 			if r.rest != nil {
 				return nil, fmt.Errorf("services %q and %q share a listener, and both have no names",

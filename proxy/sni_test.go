@@ -459,8 +459,8 @@ func TestSNIReload(t *testing.T) {
 	})
 }
 
-// The names of services that share a listener must say which of them gets a client.
-func TestSNINamesMustBeDistinct(t *testing.T) {
+// The names of services that share a listener must say which of them gets a client, and Lictor must not speak TLS.
+func TestSNISettingsThatCannotBe(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.start()
 		at := freePort(t, TCP)
@@ -472,6 +472,12 @@ func TestSNINamesMustBeDistinct(t *testing.T) {
 		err = h.Apply([]Service{{Name: "a", Listen: listen(at)}, {Name: "b", Listen: listen(at)}})
 		if err == nil || !strings.Contains(err.Error(), `both have no names`) {
 			t.Errorf("got %v", err)
+		}
+		for _, s := range []Service{{AcceptTLS: &AcceptTLS{}}, {EndpointTLS: &EndpointTLS{}}} {
+			s.Name, s.Listen, s.SNI = "a", listen(at), []string{"x.example"}
+			if err = h.Apply([]Service{s}); err == nil || !strings.Contains(err.Error(), "passes TLS on as it is") {
+				t.Errorf("got %v", err)
+			}
 		}
 		if n := len(h.Listeners()); n != 0 {
 			t.Errorf("got %d listeners, want none", n)
