@@ -113,7 +113,7 @@ func (b *backend) serve(c net.Conn) {
 		if _, err := io.ReadFull(c, request); err != nil {
 			return // the client has closed or reset the connection; both are usual here
 		}
-		if request[0] == '\r' && skipHeader(c, request) != nil {
+		if size := openingSize(request); size > 0 && skip(c, request, size) != nil {
 			return
 		}
 		if err := b.do(c, request); err != nil {
@@ -122,9 +122,25 @@ func (b *backend) serve(c net.Conn) {
 	}
 }
 
-// skipHeader completes a request that begins with a PROXY header of version 2, and removes the header.
-func skipHeader(c io.Reader, request []byte) error {
-	size := 16 + int(binary.BigEndian.Uint16(request[14:]))
+// recordHeader is the size of the header of a TLS record.
+const recordHeader = 5
+
+// recordSize returns the size of the TLS record that begins with b.
+func recordSize(b []byte) int { return recordHeader + int(binary.BigEndian.Uint16(b[3:])) }
+
+// openingSize returns the size of what comes before a request: a PROXY header of version 2, or a TLS record.
+func openingSize(request []byte) int {
+	switch request[0] {
+	case '\r':
+		return 16 + int(binary.BigEndian.Uint16(request[14:]))
+	case 22:
+		return recordSize(request)
+	}
+	return 0
+}
+
+// skip completes a request that begins with size bytes of an opening, and removes these.
+func skip(c io.Reader, request []byte, size int) error {
 	all := append(make([]byte, 0, size+len(request)), request...)
 	all = all[:size+len(request)]
 	_, err := io.ReadFull(c, all[len(request):])

@@ -104,6 +104,7 @@ func services() []service {
 		{Name: acceptService, Protocol: "tcp", AcceptProxy: true},
 		{Name: fromUnixService, Protocol: "tcp", UnixClients: true},
 		{Name: toUnixService, Protocol: "tcp", UnixEndpoints: true},
+		{Name: sniService, Protocol: "tcp", SNI: true},
 		{Name: udpService, Protocol: "udp"},
 		{Name: newService, Protocol: "udp", MaxSessions: maxSessions},
 		{Name: oneService, Protocol: "udp", MaxSessions: maxSessions, Responses: 1},
@@ -208,7 +209,7 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 // suits reports whether a load can run on a target.
 func (l *load) suits(t *target) bool {
 	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts) &&
-		(!l.unix || t.unix)
+		(!l.unix || t.unix) && (!l.sni || t.sni)
 }
 
 // baseline returns the name of the target that the others are compared with.

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"crypto/tls"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +25,7 @@ type load struct {
 	sends    bool // needs PROXY headers for endpoints
 	accepts  bool // needs PROXY headers from clients
 	unix     bool // needs Unix sockets
+	sni      bool // needs a choice by the name in a ClientHello
 	fullOnly bool // left out of a quick run
 	fresh    bool // each measurement needs a new process
 	rounds   int  // largest number of rounds; zero: all
@@ -62,11 +67,11 @@ func loads() []*load {
 		{name: "request-32", title: "request/response, 32 connections", unit: "request", perUnit: 1, main: mCPU,
 			run: requests(32, 40_000)},
 		{name: "connect", title: "connect, request, close, 32 at a time", unit: "connection", perUnit: 1, main: mCPU,
-			run: exchanges(32, 6_000, opEcho, messageSize)},
+			run: exchanges(connections())},
 		{name: "connect-send", title: "the same, a PROXY header for the endpoint", unit: "connection", perUnit: 1,
-			sends: true, main: mCPU, run: proxied(sendService, nil)},
+			sends: true, main: mCPU, run: proxied(sendService, nil, connections)},
 		{name: "connect-accept", title: "the same, a PROXY header from the client", unit: "connection", perUnit: 1,
-			accepts: true, main: mCPU, run: proxied(acceptService, proxyHeader())},
+			accepts: true, main: mCPU, run: proxied(acceptService, proxyHeader(), connections)},
 		{name: "bulk-up", title: "bulk up, 4 connections", unit: "GB",
 			perUnit: gigabyte, main: mCPU, run: bulk(webService, opUp, 1024)},
 		{name: "bulk-down", title: "bulk down, 4 connections", unit: "GB", perUnit: gigabyte, main: mCPU,
@@ -78,7 +83,11 @@ func loads() []*load {
 		{name: "to-unix-up", title: "bulk up from TCP to Unix sockets, 4 connections", unit: "GB", perUnit: gigabyte,
 			unix: true, main: mCPU, run: bulk(toUnixService, opUp, 1024)},
 		{name: "transfer", title: "1 MiB on a new connection, 8 at a time", unit: "transfer", perUnit: 1, main: mCPU,
-			run: exchanges(8, 800, opDown, mib)},
+			run: exchanges(transfers())},
+		{name: "sni-transfer", title: "the same, a service chosen by SNI", unit: "transfer", perUnit: 1, sni: true,
+			main: mCPU, run: proxied(sniService, clientHello(), transfers)},
+		{name: "sni-connect", title: "connect, request, close, a service chosen by SNI", unit: "connection", perUnit: 1,
+			sni: true, main: mCPU, run: proxied(sniService, clientHello(), connections)},
 		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true,
 			main: mCPU, run: datagrams(32, 40_000)},
 		{name: "udp-oneway", title: "UDP one way, 1,400 bytes, 4 sockets", unit: "datagram", perUnit: 1, udp: true,
@@ -142,15 +151,22 @@ func exchanges(n, work int, op byte, answer int) func(*bench, *target) (sample, 
 	}
 }
 
-// proxied returns the load connect-request-close on a service with PROXY headers. Clients send header first.
-func proxied(service string, header []byte) func(*bench, *target) (sample, error) {
+// connections and transfers return the arguments of exchanges for short requests and for 1 MiB.
+func connections() (n, work int, op byte, answer int) { return 32, 6_000, opEcho, messageSize }
+func transfers() (n, work int, op byte, answer int)   { return 8, 800, opDown, mib }
+
+// proxied returns a load of new connections to a service with an opening. Clients send header first.
+func proxied(
+	service string, header []byte, load func() (n, work int, op byte, answer int),
+) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, service}]
-		slots := exchangeSlots(i.addrs(), 32, opEcho, messageSize)
+		n, work, op, answer := load()
+		slots := exchangeSlots(i.addrs(), n, op, answer)
 		for _, s := range slots {
 			s.(*exchangeSlot).header = slices.Clip(header)
 		}
-		return b.traffic(i, b.scaled(6_000), 1, slots)
+		return b.traffic(i, b.scaled(work), 1, slots)
 	}
 }
 
@@ -160,6 +176,27 @@ func proxyHeader() []byte {
 		Src: netip.MustParseAddrPort("192.0.2.7:4711"), Dst: netip.MustParseAddrPort("198.51.100.1:5432"),
 	})
 }
+
+// serverName is the name in clientHello.
+const serverName = "db.example.com"
+
+// clientHello returns the first message of a TLS client. No handshake follows: what comes behind the message is opaque
+// to proxies that choose by name.
+var clientHello = sync.OnceValue(func() []byte {
+	client, server := net.Pipe()
+	defer server.Close()
+	defer client.Close()
+	go func() { _ = tls.Client(client, &tls.Config{ServerName: serverName}).Handshake() }() // nobody answers
+	buf := make([]byte, 1<<16)
+	n, err := io.ReadAtLeast(server, buf, recordHeader)
+	if err == nil {
+		_, err = io.ReadFull(server, buf[n:max(n, recordSize(buf))])
+	}
+	if err != nil {
+		panic(err)
+	}
+	return buf[:recordSize(buf)]
+})
 
 func exchangeSlots(addrs []netip.AddrPort, n int, op byte, answer int) []slot {
 	slots := make([]slot, n)

@@ -40,6 +40,7 @@ type service struct {
 	IdleTimeout string
 	SendProxy   bool // TCP: endpoints get a PROXY header of version 2
 	AcceptProxy bool // TCP: clients send a PROXY header
+	SNI         bool // TCP: clients send a ClientHello, which chooses one of several sets of the same endpoints
 
 	UnixClients   bool // TCP: clients connect to a Unix socket instead of Listen; see plan.Path
 	UnixEndpoints bool // TCP: Endpoints are paths of Unix sockets
@@ -54,6 +55,7 @@ const (
 
 	sendService   = "send"   // TCP with PROXY headers for endpoints
 	acceptService = "accept" // TCP with PROXY headers from clients
+	sniService    = "sni"    // TCP with a choice by the name in the client's ClientHello
 
 	fromUnixService = "from-unix" // TCP endpoints whose clients connect to a Unix socket
 	toUnixService   = "to-unix"   // Unix sockets as endpoints, whose clients connect by TCP

@@ -24,6 +24,7 @@ type target struct {
 	sends     bool // can send PROXY headers of version 2
 	accepts   bool // can accept PROXY headers
 	unix      bool // can serve Unix sockets on either side
+	sni       bool // can choose by the name in a ClientHello
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error)
 	why       string // why it is not available; empty if it is
@@ -59,9 +60,9 @@ func targets(o *options) ([]*target, error) {
 	all := []*target{
 		{name: "lictor", udp: true, command: run},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
-		{name: "haproxy", sends: true, accepts: true, unix: true, command: haproxy},
-		{name: "haproxy-splice", unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
-		{name: "nginx", udp: true, responses: true, accepts: true, unix: true, command: nginx},
+		{name: "haproxy", sends: true, accepts: true, sni: true, unix: true, command: haproxy},
+		{name: "haproxy-splice", sni: true, unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
+		{name: "nginx", udp: true, responses: true, accepts: true, sni: true, unix: true, command: nginx},
 	}
 	for _, text := range o.peers {
 		name, command, ok := strings.Cut(text, "=")
@@ -79,6 +80,7 @@ func targets(o *options) ([]*target, error) {
 			t.sends = t.understands(func(p *plan) { p.Services[0].SendProxy = true })
 			t.accepts = t.understands(func(p *plan) { p.Services[0].AcceptProxy = true })
 			t.unix = t.understands(func(p *plan) { p.Services[0].UnixClients = true })
+			t.sni = t.understands(func(p *plan) { p.Services[0].SNI = true })
 		}
 	}
 	return all, nil
@@ -87,7 +89,8 @@ func targets(o *options) ([]*target, error) {
 // serves reports whether the target can serve s.
 func (t *target) serves(s service) bool {
 	return (s.Protocol != "udp" || t.udp) && (s.Responses == 0 || t.responses) && (!s.SendProxy || t.sends) &&
-		(!s.AcceptProxy || t.accepts) && (!s.UnixClients && !s.UnixEndpoints || t.unix)
+		(!s.AcceptProxy || t.accepts) && (!s.UnixClients && !s.UnixEndpoints || t.unix) &&
+		(!s.SNI || t.sni)
 }
 
 // custom returns the command of a peer that a flag names.
@@ -230,6 +233,9 @@ func (i *instance) probe(s service) error {
 	request := message(opEcho, 0)
 	if s.AcceptProxy {
 		request = append(proxyHeader(), request...)
+	}
+	if s.SNI {
+		request = append(clientHello(), request...)
 	}
 	if _, err := c.Write(request); err != nil {
 		return err

@@ -22,6 +22,9 @@ service "{{.Name}}" {
 {{- if .SendProxy}}
   send_proxy = "v2"
 {{- end}}
+{{- if .SNI}}
+  sni = ["db.example.com"]
+{{- end}}
 {{- if .AcceptProxy}}
   accept_proxy { from = ["127.0.0.0/8"] }
 {{- end}}
@@ -31,4 +34,13 @@ service "{{.Name}}" {
   }
 {{- end}}
 }
+{{- if .SNI}}
+service "{{.Name}}-other" {
+  listen = "{{.Listen}}"
+  sni    = ["other.example.com"]
+  static {
+    endpoints = [{{range .Endpoints}}"{{.}}", {{end}}]
+  }
+}
+{{- end}}
 {{- end}}
