@@ -54,6 +54,7 @@ func foreignWords() []foreign {
 		{"rbac", "allow deny", ""},
 		{"ipallowlist", "allow", ""}, {"ipwhitelist", "allow", ""}, {"sourcerange", "allow", ""},
 		{"sendproxyv2", "send_proxy", "Write send_proxy = \"v2\"."}, {"proxyprotocol", "send_proxy accept_proxy", ""},
+		{"usebackend", "sni", ""}, {"sslpreread", "sni", ""}, {"hostsni", "sni", ""},
 		{"usesrc", "transparent", ""}, {"proxybind", "transparent", ""},
 		{"slowstartconfig", "slow_start", ""}, {"healthypanicthreshold", "min_available", ""},
 		{"onmarkeddown", "on_leave", ""}, {"shutdownsessions", "cut", ""},

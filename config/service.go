@@ -77,6 +77,7 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	names := b.sni(&s)
 	s.Listen = b.listen(s, names)
 	l.endpoints(b, &s)
+	b.speaksFirst(&s)
 	b.stays(&s)
 	return s
 }

@@ -101,6 +101,50 @@ func badLabel(label string) string {
 	return ""
 }
 
+// speaksFirst warns of names for a service whose servers speak first, as far as ports tell. Their clients send no name
+// before they have heard the server.
+func (b *block) speaksFirst(s *Service) {
+	if len(s.SNI) == 0 {
+		return
+	}
+	var ports []uint16
+	for _, l := range s.Listen {
+		ports = append(ports, l.Addr.Port())
+	}
+	if s.Static != nil {
+		for _, e := range s.Static.Endpoints {
+			ports = append(ports, e.Addr.Port())
+		}
+	}
+	for _, port := range ports {
+		if protocol := serverFirst(port); protocol != "" {
+			b.l.warn(b.rangeOf("sni"), "Server that speaks first",
+				"sni: port %d is that of %s, whose servers speak first. Such clients send no name that could be read, so Lictor would reset them. "+
+					"Without sni, the service can listen on a port of its own.", port, protocol)
+			return
+		}
+	}
+}
+
+// serverFirst returns the protocol whose usual port is port if its servers speak first, or "".
+func serverFirst(port uint16) string {
+	switch port {
+	case 21:
+		return "FTP"
+	case 22:
+		return "SSH"
+	case 25, 587:
+		return "SMTP"
+	case 110:
+		return "POP3"
+	case 143:
+		return "IMAP"
+	case 3306:
+		return "MySQL"
+	}
+	return ""
+}
+
 // join adds c to the services that share the listener of first, which was claimed before, and reports problems. join
 // returns false if the two services do not want to share.
 func (l *loader) join(first, c *claim) bool {
