@@ -266,6 +266,14 @@ func (x *session) replies() {
 // ask counts a datagram of the client before it is sent to the endpoint. ask returns false if the session is complete.
 func (x *session) ask() bool { return x.asked.Add(1) > 0 }
 
+// lapse makes ask return false from now on, if no datagram has moved after the time last. Otherwise lapse returns
+// false. A session therefore either ends because it is idle, or sends a datagram of the client. The order matters: the
+// sender touches the session before it asks, and lapse reads the number of datagrams before the time.
+func (x *session) lapse(last time.Duration) bool {
+	asked := x.asked.Load()
+	return time.Duration(x.last.Load()) <= last && x.asked.CompareAndSwap(asked, math.MinInt64)
+}
+
 // complete reports whether all answers that the client may expect have come. After that ask returns false, because the
 // answer to a later datagram would be lost.
 func (x *session) complete(spec *Service) bool {

@@ -25,3 +25,27 @@ func TestPortableSessionIsCompleteOnce(t *testing.T) {
 		}
 	}
 }
+
+// A session ends as idle, or it accepts another datagram, but not both.
+func TestPortableSessionLapsesOnlyIfNothingIsSent(t *testing.T) {
+	x := &session{}
+	x.last.Store(7)
+	if x.lapse(6) || !x.ask() {
+		t.Error("the session has lapsed although a datagram has moved since")
+	}
+	if !x.lapse(7) {
+		t.Error("the session has not lapsed although it was idle")
+	}
+	if x.ask() {
+		t.Error("the session accepts a datagram although it has lapsed")
+	}
+	for range 1000 {
+		x := &session{}
+		lapsed := make(chan bool)
+		go func() { lapsed <- x.lapse(7) }()
+		x.last.Store(8)
+		if sends := x.ask(); <-lapsed == sends {
+			t.Fatalf("the session lapsed and sent, or did neither: %v", sends)
+		}
+	}
+}

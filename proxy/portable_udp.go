@@ -217,8 +217,9 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 				break
 			}
 		}
+		u.sessions.touch(x, u.now()) // before ask, see lapse
 		if !x.ask() {
-			u.end(x, endAnswered)
+			u.end(x, s.spec.Load().whyComplete())
 			continue
 		}
 		x.countSent(1, len(b)) // before send: an answer may end the session at once, and its record must be complete
@@ -234,7 +235,6 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			}
 			s.at(0).datagramsUp.Add(1)
 			s.at(0).bytesUp.Add(int64(len(b)))
-			u.sessions.touch(x, u.now())
 			return
 		case isRefusal(err):
 			x.refuse(err)
@@ -242,7 +242,6 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			u.end(x, endCut)
 		default: // a full buffer or a filter; the network may lose any datagram
 			s.at(0).datagramsDropped.Add(1)
-			u.sessions.touch(x, u.now())
 			return
 		}
 	}
@@ -337,7 +336,10 @@ func (u *udpSocket) expireDue() time.Duration {
 			u.looks++
 			return lookAgain
 		}
-		u.end(x, silentSession(x.refused.Load(), u.sessions.isDraining()))
+		draining := u.sessions.isDraining()
+		if x.lapse(now - x.service.spec.Load().sessionIdle(draining)) {
+			u.end(x, silentSession(x.refused.Load(), draining))
+		}
 	}
 }
 

@@ -57,6 +57,14 @@ func (s *Service) isAnswered(requests, answers int64) bool {
 	return s.Responses > 0 && answers >= int64(s.Responses)*requests
 }
 
+// whyComplete returns why a session ends that takes no more datagrams. If no answer is the last one, it was idle.
+func (s *Service) whyComplete() endReason {
+	if s.Responses > 0 {
+		return endAnswered
+	}
+	return endIdle
+}
+
 // isOneWay reports whether no answers are expected. A one-way session ends when all its requests are sent.
 func (s *Service) isOneWay() bool { return s.Responses < 0 }
 
