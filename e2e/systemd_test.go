@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -129,6 +131,55 @@ func TestInheritedSockets(t *testing.T) {
 	}
 	wantCounts(t, web, map[string]int{"a": 3})
 	dialUDP(t, dns).awaitAnswer(t, "d")
+}
+
+// A .socket unit may have a Unix socket. Its file belongs to systemd: neither Lictor nor its successor changes who may
+// connect, or removes the file.
+func TestInheritedUnixSocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortTempDir(t), "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	must(t, err)
+	defer listener.Close() // systemd keeps it open
+	must(t, os.Chmod(path, 0o640))
+	file, err := listener.File()
+	must(t, err)
+	speak := func() {
+		t.Helper()
+		c, err := net.Dial("unix", path)
+		must(t, err)
+		defer c.Close()
+		if line, err := bufio.NewReader(c).ReadString('\n'); line != "a\n" {
+			t.Errorf("got %q, %v", line, err)
+		}
+	}
+	config := fmt.Sprintf("service \"web\" {\n  listen = \"unix://%s mode=0600\"\n  %s\n}\n", path,
+		endpoints(startEcho(t, "a")))
+	l := startWith(t, config, []*os.File{file}, "sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"`, "sh")
+	l.awaitReady(t)
+	speak()
+	code, output := l.ask(t, "upgrade")
+	f := strings.Fields(output)
+	if code != 0 || len(f) < 3 {
+		t.Fatalf("lictor upgrade: exit code %d: %s", code, output)
+	}
+	pid, err := strconv.Atoi(strings.TrimSuffix(f[2], ","))
+	must(t, err)
+	l.exits(t, 0)
+	speak()
+	must(t, syscall.Kill(pid, syscall.SIGTERM))
+	eventually(t, "the end of the new process", func() error {
+		if syscall.Kill(-l.Pid(), 0) == nil {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("the file of the socket: %v, %v", info, err)
+	}
+	waiting, err := net.Dial("unix", path)
+	must(t, err)
+	must(t, waiting.Close())
 }
 
 // parentOf returns the parent of a process on Linux.

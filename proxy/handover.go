@@ -91,6 +91,7 @@ func (p *Proxier) Sockets() ([]Inherited, error) {
 		fds, err := s.descriptors()
 		for _, fd := range fds {
 			one := Inherited{Protocol: key.protocol, Addr: key.addr, File: os.NewFile(uintptr(fd), s.Addr().String())}
+			one.Foreign = s.foreign
 			one.Service = key.name // empty unless the configured port is 0
 			all = append(all, one)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -20,6 +21,10 @@ type Inherited struct {
 	Addr     lb.Addr // the configured address of the listener
 	Service  string  // name of the listener's service, if its configured port is 0
 	File     *os.File
+
+	// Foreign says that the file of a Unix socket belongs to systemd. Lictor then never removes the file, and leaves
+	// its mode and owner alone.
+	Foreign bool
 }
 
 // A listenSpec says how to open the socket of a listener, or which open socket to use.
@@ -85,13 +90,19 @@ func (p *Proxier) namingInherited(key socketKey, s *service, err error) error {
 	}
 	argument := map[Protocol]string{TCP: "ListenStream", UDP: "ListenDatagram"}[key.protocol]
 	for _, one := range p.inherited {
-		if one.Protocol == key.protocol && one.Addr.AddrPort.Port() == key.addr.AddrPort.Port() {
+		if one.Addr.Path == "" && key.addr.Path == "" && one.Protocol == key.protocol &&
+			one.Addr.AddrPort.Port() == key.addr.AddrPort.Port() {
 			return fmt.Errorf("service %q: listen on %s: this process has inherited a socket for %s. "+
 				"Write listen = %q, or %s=%s in the .socket unit",
 				s.name(), key.addr, one.Addr, one.Addr, argument, key.addr)
 		}
 	}
 	return err
+}
+
+// isForeign reports whether the file of a Unix socket belongs to systemd; see Inherited.
+func (p *Proxier) isForeign(key socketKey) bool {
+	return slices.ContainsFunc(p.inherited, func(one Inherited) bool { return one.Foreign && one.socketKey() == key })
 }
 
 func (one *Inherited) socketKey() socketKey {

@@ -110,6 +110,8 @@ type boundSocket struct {
 
 	file   *unixsocket.File  // the file of a Unix socket that this process removes; nil if there is none
 	access unixsocket.Access // who may connect to the Unix socket
+
+	foreign bool // see Inherited
 }
 
 // New returns a Proxier without services. New returns an error if the system lacks something that the engine needs.
@@ -279,6 +281,7 @@ func (p *Proxier) openLocked(wanted map[socketKey]*wantedSocket) (map[socketKey]
 			errs = multierror.Append(errs, p.namingInherited(key, w.service, err))
 			continue
 		}
+		socket.foreign = p.isForeign(key)
 		opened[key] = socket
 	}
 	if errs == nil {

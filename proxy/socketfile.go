@@ -35,7 +35,7 @@ func (p *Proxier) openUnix(o listenSpec, s *service, f SocketFile) (*unixsocket.
 // from now on.
 func (p *Proxier) ownFilesLocked() {
 	for key, s := range p.sockets {
-		if key.addr.Path != "" && s.file == nil {
+		if key.addr.Path != "" && s.file == nil && !s.foreign {
 			s.file = unixsocket.Opened(key.addr.Path)
 			p.setAccess(s, s.access) // the earlier process may have had another configuration
 		}

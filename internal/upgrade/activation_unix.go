@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 const firstInherited = 3
 
 // ActivationSockets returns the sockets that systemd has opened for this process (socket activation). ActivationSockets
-// returns an error if a descriptor is not an IP listener, which means that the unit files are wrong.
+// returns an error if a descriptor is no listener of a service, which means that the unit files are wrong.
 func ActivationSockets(getenv func(string) string) ([]proxy.Inherited, error) {
 	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil // the sockets are for another process
@@ -48,17 +49,25 @@ func activationSocket(fd int) (one proxy.Inherited, err error) {
 		one.Addr.AddrPort = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
 		one.Addr.AddrPort = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrUnix:
+		if !filepath.IsAbs(sa.Name) {
+			return one, fmt.Errorf("a Unix socket without a path: the unit needs ListenStream=/PATH")
+		}
+		one.Addr.Path, one.Foreign = sa.Name, true
 	default:
-		return one, fmt.Errorf("not an IP socket: the unit needs ListenStream= or ListenDatagram= with a port")
+		return one, fmt.Errorf("neither an IP nor a Unix socket: the unit needs ListenStream= or ListenDatagram=")
 	}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
 		return one, os.NewSyscallError("getsockopt", err)
 	}
+	if one.Addr.Path != "" && kind != unix.SOCK_STREAM {
+		return one, fmt.Errorf("%s is not a stream socket: the unit needs ListenStream=", one.Addr)
+	}
 	if kind == unix.SOCK_DGRAM {
 		one.Protocol = proxy.UDP
 	} else if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
-		return one, fmt.Errorf("the TCP socket of %s does not listen: the unit must not have Accept=yes", one.Addr)
+		return one, fmt.Errorf("the socket of %s does not listen: the unit must not have Accept=yes", one.Addr)
 	}
 	one.File = os.NewFile(uintptr(fd), one.Addr.String())
 	return one, nil

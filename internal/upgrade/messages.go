@@ -100,6 +100,7 @@ type socket struct {
 	Protocol string `json:"protocol"` // "tcp", "udp", or "admin"
 	Addr     string `json:"addr"`     // as configured
 	Service  string `json:"service,omitempty"`
+	Foreign  bool   `json:"foreign,omitempty"` // see proxy.Inherited
 }
 
 const adminSocket = "admin"

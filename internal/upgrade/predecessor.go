@@ -76,7 +76,7 @@ func (p *Predecessor) take(s socket, f *os.File) error {
 		p.admin, p.address = f, s.Addr
 		return nil
 	}
-	one := proxy.Inherited{Service: s.Service, File: f}
+	one := proxy.Inherited{Service: s.Service, File: f, Foreign: s.Foreign}
 	if s.Protocol == proxy.UDP.String() {
 		one.Protocol = proxy.UDP
 	}

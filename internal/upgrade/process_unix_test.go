@@ -367,12 +367,12 @@ func TestActivationSocketsThatDoNotFit(t *testing.T) {
 	silent := os.NewFile(uintptr(fd), "")
 	defer func() { _ = silent.Close() }()
 	dir := t.TempDir()
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	unix, err := l.(*net.UnixListener).File()
+	unix, err := l.File()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +384,7 @@ func TestActivationSocketsThatDoNotFit(t *testing.T) {
 	}{
 		{"pipe", "1", read, "inherited descriptor 3: getsockname"},
 		{"TCP without listen", "1", silent, "does not listen"},
-		{"Unix socket", "1", unix, "not an IP socket"},
+		{"Unix datagrams", "1", unix, "not a stream socket"},
 		{"no number", "x", read, `LISTEN_FDS: "x"`},
 		{"negative", "-1", read, `LISTEN_FDS: "-1"`},
 	} {

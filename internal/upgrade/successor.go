@@ -124,7 +124,8 @@ func (s *Successor) sendOffer(o Offer) error {
 		if err != nil {
 			return err
 		}
-		all, fds = append(all, socket{one.Protocol.String(), one.Addr.String(), one.Service}), append(fds, fd)
+		all = append(all, socket{one.Protocol.String(), one.Addr.String(), one.Service, one.Foreign})
+		fds = append(fds, fd)
 	}
 	if o.Admin != nil {
 		fd, err := descriptor(o.Admin)
