@@ -1,11 +1,21 @@
-// Package certificates makes TLS configurations for clients from files that may be replaced while Lictor runs.
+// Package certificates makes TLS configurations from files that may be replaced while Lictor runs.
+//
+// For connections that Lictor makes seldom, [Files] are read again for each connection:
 //
 //	files, err := certificates.New(certificates.Options{CAFile: "/etc/lictor/ca.pem"}, log)
 //	...
 //	transport.TLSClientConfig = files.Config("10.0.0.7")
 //
-// The files are read again for each connection, so the package is for connections that are made seldom. While the files
-// cannot be used, their last valid content stays in use.
+// For the clients and endpoints of services, a [Store] keeps the files in memory, and looks for changes in the
+// background:
+//
+//	store := certificates.NewStore(log, nil)
+//	go store.Run(ctx)
+//	server, err := store.Server(certificates.ServerOptions{Service: "web", Certificates: pairs})
+//	...
+//	conn := tls.Server(accepted, server.Config())
+//
+// In both cases the last valid content of files stays in use while they cannot be used.
 package certificates
 
 import (
@@ -78,14 +88,17 @@ func (f *Files) Config(host string) *tls.Config {
 			if f.options.InsecureSkipVerify {
 				return nil
 			}
-			return verify(state.PeerCertificates, f.current().roots, name)
+			return verify(state.PeerCertificates, x509.VerifyOptions{Roots: f.current().roots, DNSName: name})
 		},
 	}
 }
 
-// verify verifies a server's certificates as crypto/tls does.
-func verify(peer []*x509.Certificate, roots *x509.CertPool, name string) error {
-	options := x509.VerifyOptions{Roots: roots, DNSName: name, Intermediates: x509.NewCertPool()}
+// verify verifies a peer's certificates as crypto/tls does.
+func verify(peer []*x509.Certificate, options x509.VerifyOptions) error {
+	if len(peer) == 0 {
+		return errors.New("the peer has shown no certificate")
+	}
+	options.Intermediates = x509.NewCertPool()
 	for _, cert := range peer[1:] {
 		options.Intermediates.AddCert(cert)
 	}
@@ -144,12 +157,17 @@ func (o Options) readOwn() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
+// rootsPath returns the path of the root certificates: a file or a folder. It is empty for the system's.
+func (o Options) rootsPath() string {
+	if o.CAFile != "" {
+		return o.CAFile
+	}
+	return o.CAPath
+}
+
 // readRoots returns the root certificates, or nil for the system's.
 func (o Options) readRoots() (*x509.CertPool, error) {
-	path := o.CAFile
-	if path == "" {
-		path = o.CAPath
-	}
+	path := o.rootsPath()
 	if path == "" {
 		return nil, nil
 	}
