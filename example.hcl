@@ -170,6 +170,33 @@ service "web" {
   #   timeout = "3s"
   # }
 
+  # Speak TLS with the clients, and show them this certificate. The files can be replaced at any time. Further
+  # certificates are chosen by the name that a client asks for. With client_ca_file, clients need a certificate.
+  # tls {
+  #   cert_file      = "/etc/lictor/cert.pem"
+  #   key_file       = "/etc/lictor/key.pem"
+  #   client_ca_file = "/etc/lictor/ca.pem"
+  #   min_version    = "1.2"
+  #   alpn           = ["h2", "http/1.1"]
+  #   timeout        = "10s"
+  #   certificate {
+  #     cert_file = "/etc/lictor/cert.pem"
+  #     key_file  = "/etc/lictor/key.pem"
+  #   }
+  # }
+
+  # Speak TLS with the instances, and verify their certificates. The block may be empty.
+  # endpoint_tls {
+  #   ca_file              = "/etc/lictor/ca.pem" # the default is the system's authorities
+  #   ca_path              = "/etc/lictor/ca.d"   # a folder instead of a file
+  #   cert_file            = "/etc/lictor/cert.pem"
+  #   key_file             = "/etc/lictor/key.pem"
+  #   server_name          = "web.example.com" # the default is the host name or address of each instance
+  #   insecure_skip_verify = false
+  #   min_version          = "1.2"
+  #   alpn                 = ["http/1.1"]
+  # }
+
   # Connect to each instance from the client's address. Linux only; docs/operations.md says how to set up the host.
   # transparent = true
 

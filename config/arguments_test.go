@@ -16,6 +16,9 @@ var shownAs = map[string]string{
 	"on_leave":           "on_leave.deregistered",
 	"consul.hold_max":    "consul.hold_max.critical",
 	"consul.datacenters": "failover",
+
+	"tls.certificate.cert_file": "tls.certificate",
+	"tls.certificate.key_file":  "tls.certificate",
 }
 
 // full returns the argument's name in Compare, such as "consul.tls.ca_file".

@@ -24,6 +24,7 @@ const (
 	DefaultShutdownGrace      = 10 * time.Second
 	DefaultConnectTimeout     = time.Second
 	DefaultAcceptProxyTimeout = 3 * time.Second
+	DefaultHandshakeTimeout   = 10 * time.Second // of clients
 	DefaultIdleTimeoutTCP     = time.Hour
 	DefaultIdleTimeoutUDP     = time.Minute
 	DefaultHalfCloseTimeout   = 5 * time.Minute
@@ -193,6 +194,9 @@ type Service struct {
 	// SendProxyUDP says which datagrams have the header of SendProxy. It is zero unless the service is UDP and has
 	// SendProxy.
 	SendProxyUDP ProxyDatagrams `zero:""`
+
+	TLS         *AcceptTLS   // nil: TLS is not spoken with clients
+	EndpointTLS *EndpointTLS // nil: TLS is not spoken with endpoints
 
 	// Transparent makes connections to endpoints come from the client's address.
 	Transparent bool

@@ -90,6 +90,15 @@ func (r *settings) setting(b *block, name, env string) setting {
 
 // bad reports a problem with a setting.
 func (r *settings) bad(s setting, summary, detail string, args ...any) {
+	r.about(hcl.DiagError, s, summary, detail, args...)
+}
+
+// doubt warns of a setting.
+func (r *settings) doubt(s setting, summary, detail string, args ...any) {
+	r.about(hcl.DiagWarning, s, summary, detail, args...)
+}
+
+func (r *settings) about(severity hcl.DiagnosticSeverity, s setting, summary, detail string, args ...any) {
 	if s.at == nil && r.silent {
 		return
 	}
@@ -97,7 +106,7 @@ func (r *settings) bad(s setting, summary, detail string, args ...any) {
 	if s.at == nil {
 		what = "Environment variable " + what
 	}
-	r.problem(s.at, summary, "%s%s.", what, fmt.Sprintf(detail, args...))
+	r.report(severity, s.at, summary, fmt.Sprintf("%s%s.", what, fmt.Sprintf(detail, args...)))
 }
 
 // envBool returns the value of an environment variable that holds true or false. It returns def if the variable is not

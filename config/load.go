@@ -243,7 +243,7 @@ func (l *loader) problem(subject *hcl.Range, summary, detail string, args ...any
 	l.report(hcl.DiagError, subject, summary, fmt.Sprintf(detail, args...))
 }
 
-// warn reports a warning at subject: a later release may refuse what is written there.
+// warn reports a warning at subject: a later release may refuse what is written there, or it does not work now.
 func (l *loader) warn(subject *hcl.Range, summary, detail string, args ...any) {
 	l.report(hcl.DiagWarning, subject, summary, fmt.Sprintf(detail, args...))
 }

@@ -35,8 +35,9 @@ func sections() map[string]*hcl.BodySchema {
 		"`service \"NAME\"`": serviceSchema(), "`service` > `consul`": querySchema(),
 		"`service` > `static`": staticSchema(), "`service` > `check`": checkSchema(),
 		"`service` > `check` > `tls`": tlsSchema(),
-		"`service` > `accept_proxy`":  acceptProxySchema(),
-		"`service` > `on_leave`":      onLeaveSchema(), "`service` > `consul` > `hold_max`": holdMaxSchema(),
+		"`service` > `accept_proxy`":  acceptProxySchema(), "`service` > `tls`": acceptTLSSchema(),
+		"`service` > `tls` > `certificate`": certificateSchema(), "`service` > `endpoint_tls`": endpointTLSSchema(),
+		"`service` > `on_leave`": onLeaveSchema(), "`service` > `consul` > `hold_max`": holdMaxSchema(),
 	}
 }
 
@@ -271,7 +272,7 @@ func (w *world) defaults() {
 
 var (
 	wholeNumber = regexp.MustCompile("^whole number from (\\d+) to (\\d+)(, or `never`)?$")
-	oneOf       = regexp.MustCompile("^one of (`[a-z0-9_]+`(, )?)+$")
+	oneOf       = regexp.MustCompile("^one of (`[a-z0-9_.]+`(, )?)+$")
 )
 
 // typed checks that the documented type is the argument's type.

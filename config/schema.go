@@ -46,7 +46,23 @@ func serviceSchema() *hcl.BodySchema {
 		"failover_on", "failover_below", "failback_hold", "send_proxy", "send_proxy_udp",
 		"transparent")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"},
-		{Type: "accept_proxy"}}
+		{Type: "accept_proxy"}, {Type: "tls"}, {Type: "endpoint_tls"}}
+	return s
+}
+
+func acceptTLSSchema() *hcl.BodySchema {
+	s := arguments("cert_file", "key_file", "client_ca_file", "min_version", "alpn", "timeout")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "certificate"}}
+	return s
+}
+
+func certificateSchema() *hcl.BodySchema {
+	return arguments("cert_file", "key_file")
+}
+
+func endpointTLSSchema() *hcl.BodySchema {
+	s := tlsSchema()
+	s.Attributes = append(s.Attributes, arguments("min_version", "alpn").Attributes...)
 	return s
 }
 
@@ -122,6 +138,9 @@ func language() *shape {
 			blocks: map[string]*shape{"tls": {schema: tlsSchema()}}},
 		"on_leave":     {schema: onLeaveSchema()},
 		"accept_proxy": {schema: acceptProxySchema()},
+		"tls": {schema: acceptTLSSchema(),
+			blocks: map[string]*shape{"certificate": {schema: certificateSchema()}}},
+		"endpoint_tls": {schema: endpointTLSSchema()},
 	}}
 	consul := &shape{schema: consulSchema(), secrets: []string{"token"},
 		blocks: map[string]*shape{"tls": {schema: tlsSchema()}}}

@@ -73,6 +73,7 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	b.balancing(&s)
 	s.Check = b.check(s.Protocol)
 	b.proxyProtocol(&s)
+	b.ends(&s)
 	s.Transparent = b.boolean("transparent", false)
 	names := b.sni(&s)
 	s.Listen = b.listen(s, names)
@@ -113,7 +114,7 @@ func (b *block) foreign(p Protocol) {
 	other, names := UDP, []string{"max_sessions", "responses", "requests", "send_proxy_udp"}
 	if p == UDP {
 		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace",
-			"max_queue", "queue_timeout", "empty_wait", "sni"}
+			"max_queue", "queue_timeout", "empty_wait", "sni", "tls", "endpoint_tls"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {

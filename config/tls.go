@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
@@ -44,18 +45,19 @@ func (r *settings) readTLS(b *block, t *TLS, v tlsVariables) {
 		r.bad(caPath, "Unreadable directory", "%s is not a directory. Name a directory of certificates, or use "+
 			"ca_file", caPath.value)
 	}
-	r.keyPair(cert, key)
+	r.keyPair(cert, key, "client certificate")
 }
 
-// keyPair checks that a client certificate and its key are both present and match.
-func (r *settings) keyPair(cert, key setting) {
+// keyPair checks that a certificate and its key are both present or both absent, can be read, and match. The noun says
+// which certificate it is. keyPair warns of a certificate that is not valid now.
+func (r *settings) keyPair(cert, key setting, noun string) {
 	switch {
 	case cert.set() && !key.set():
 		r.bad(cert, "Certificate without a key",
-			"a client certificate needs its key. Set key_file%s too", key.orVariable())
+			"a %s needs its key. Set key_file%s too", noun, key.orVariable())
 	case key.set() && !cert.set():
 		r.bad(key, "Key without a certificate",
-			"a key needs its client certificate. Set cert_file%s too", cert.orVariable())
+			"a key needs its %s. Set cert_file%s too", noun, cert.orVariable())
 	}
 	var pem [2][]byte
 	readable := true
@@ -71,9 +73,19 @@ func (r *settings) keyPair(cert, key setting) {
 	if !readable || !cert.set() || !key.set() {
 		return
 	}
-	if _, err := tls.X509KeyPair(pem[0], pem[1]); err != nil {
+	pair, err := tls.X509KeyPair(pem[0], pem[1])
+	if err != nil {
 		r.bad(cert, "Unusable certificate", "%s and %s: %s", cert.value, key.value,
 			strings.TrimPrefix(err.Error(), "tls: "))
+		return
+	}
+	switch now, leaf := time.Now(), pair.Leaf; {
+	case now.After(leaf.NotAfter):
+		r.doubt(cert, "Expired certificate", "the certificate in %s has expired at %s. Peers will refuse it until the "+
+			"file has another one", cert.value, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		r.doubt(cert, "Certificate of the future", "the certificate in %s is valid only from %s on. Peers will refuse "+
+			"it until then. Is the clock of this host right", cert.value, leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
 }
 
