@@ -45,6 +45,7 @@ type Daemon struct {
 	prober   *lb.Prober
 	standbys *standbys
 	checker  *healthcheck.Checker
+	keys     *keyring
 	proxier  *proxy.Proxier
 
 	// For the admin API:

@@ -39,6 +39,7 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	}
 	d.service.reloading()
 	d.access.Reopen() // for logrotate, which moves the file without a change of the configuration
+	d.keys.store.Look()
 	changes, err := d.reload(ctx)
 	if err != nil {
 		d.log.Error("not reloaded, the former configuration stays in force", "error", err)
@@ -114,7 +115,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	d.detect(old, next)
 	inForce := old
 	defer func() { d.detect(inForce) }()
-	own, err := d.prepareOwn(next)
+	own, keys, err := d.prepareOwn(next)
 	if err != nil {
 		return nil, withHints(err)
 	}
@@ -124,7 +125,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 		return nil, err
 	}
 	sources.await(ctx, d.log)
-	if err := d.proxier.Apply(proxyServices(next)); err != nil {
+	if err := d.proxier.Apply(proxyServices(next, keys)); err != nil {
 		sources.abort()
 		own.Abort()
 		return nil, withHints(err)
@@ -170,21 +171,28 @@ func (s step) Abort() {
 	}
 }
 
-// prepareOwn prepares the parts of next that belong to no service: the admin API's listener and the access log.
-func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
+// prepareOwn prepares the parts of next that need no endpoints: the admin API's listener, the access log, and the TLS
+// of the services.
+func (d *Daemon) prepareOwn(next *config.Config) (step, map[string]*serviceTLS, error) {
 	api, err := d.admin.prepare(next.Admin)
 	if err != nil {
-		return step{}, err
+		return step{}, nil, err
 	}
 	access, err := d.access.Prepare((*accesslog.Options)(next.AccessLog))
 	if err != nil {
 		api.Abort()
-		return step{}, err
+		return step{}, nil, err
+	}
+	keys, ends, err := d.keys.prepare(next)
+	if err != nil {
+		api.Abort()
+		access.Abort()
+		return step{}, nil, err
 	}
 	return step{
-		commit: func() { api.Commit(); access.Commit() },
-		abort:  func() { api.Abort(); access.Abort() },
-	}, nil
+		commit: func() { api.Commit(); access.Commit(); ends.Commit() },
+		abort:  func() { api.Abort(); access.Abort(); ends.Abort() },
+	}, keys, nil
 }
 
 func firstLine(s string) string {

@@ -55,6 +55,7 @@ func newDaemon(o Options) *Daemon {
 		Resolver: d.resolver, Logger: d.log.Named("check"),
 		Changed: d.checkChanged, // sets exist before checks
 	})
+	d.keys = newKeyring(d.log.Named("tls"), nil)
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})
@@ -161,6 +162,7 @@ func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *disc
 	}
 	d.running.Go(d.reloads)
 	d.running.Go(func() { d.cycles.Run(d.ctx) })
+	d.running.Go(func() { d.keys.store.Run(d.ctx) })
 }
 
 // openProxier makes the proxier, and reports whether it inherited sockets.
@@ -195,9 +197,14 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 // openListeners opens the services' listeners, makes this process serve instead of a predecessor, and returns the
 // admin API's listener. The returned listener is nil if the API has none.
 func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
-	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
+	keys, prepared, err := d.keys.prepare(cfg)
+	if err != nil {
 		return nil, err
 	}
+	if err := d.proxier.Apply(proxyServices(cfg, keys)); err != nil {
+		return nil, err
+	}
+	prepared.Commit()
 	d.detect(cfg)
 	for _, one := range d.proxier.DropInherited() {
 		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)

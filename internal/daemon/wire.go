@@ -169,11 +169,12 @@ func staticSets(cfg *config.Config) []lb.Endpoints {
 	return sets
 }
 
-// proxyServices converts all services for the proxier.
-func proxyServices(cfg *config.Config) []proxy.Service {
+// proxyServices converts all services for the proxier. The argument keys has their TLS, as keyring.prepare returns it.
+func proxyServices(cfg *config.Config, keys map[string]*serviceTLS) []proxy.Service {
 	var services []proxy.Service
 	for _, s := range cfg.Services {
 		addrs, sockets := listenersOf(s.Listen)
+		acceptTLS, endpointTLS := keys[s.Name].of()
 		services = append(services, proxy.Service{
 			Name:             s.Name,
 			Protocol:         protocolOf(s.Protocol),
@@ -192,6 +193,8 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			AcceptProxy:      acceptProxyOf(s.AcceptProxy),
 			SendProxy:        proxyproto.Version(s.SendProxy),
 			SendProxyFirst:   s.SendProxyUDP == config.ProxyFirst,
+			AcceptTLS:        acceptTLS,
+			EndpointTLS:      endpointTLS,
 			Transparent:      s.Transparent,
 			MaxSessions:      s.MaxSessions,
 			Responses:        s.Responses,

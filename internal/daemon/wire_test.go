@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
@@ -26,7 +28,11 @@ type wired struct {
 
 func wire(s config.Service) wired {
 	cfg := &config.Config{Services: []config.Service{s}}
-	return wired{proxyServices(cfg), balancing(s), watchesOf(cfg), staticSets(cfg), checksOf(cfg),
+	keys, _, err := newKeyring(hclog.NewNullLogger(), nil).prepare(cfg)
+	if err != nil {
+		panic(err)
+	}
+	return wired{proxyServices(cfg, keys), balancing(s), watchesOf(cfg), staticSets(cfg), checksOf(cfg),
 		healthChecksOf(cfg)}
 }
 

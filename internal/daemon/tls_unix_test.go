@@ -1,0 +1,171 @@
+//go:build unix
+
+package daemon
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/testcert"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// A tlsStage has the files for the TLS of a service.
+type tlsStage struct {
+	ca                *testcert.Authority
+	caFile, cert, key string
+}
+
+func newTLSStage(t *testing.T) *tlsStage {
+	t.Helper()
+	dir, ca := t.TempDir(), testcert.NewAuthority(t, "root")
+	s := &tlsStage{ca: ca, caFile: ca.WriteFile(t, dir, "ca.pem")}
+	s.cert, s.key = ca.Issue(t, testcert.Request{Names: []string{"web.test", "127.0.0.1"}}).Write(t, dir, "web")
+	return s
+}
+
+// tls returns the blocks of a service that speaks TLS at both ends.
+func (s *tlsStage) tls(clients, endpoints string) string {
+	return fmt.Sprintf("tls {\n cert_file = %q\n key_file = %q\n%s\n}\nendpoint_tls {\n ca_file = %q\n%s\n}\n",
+		s.cert, s.key, clients, s.caFile, endpoints)
+}
+
+// The proxier compares the ends of a service by their pointers, so they must stay the same until their settings change.
+func TestEndsStayTheSameOverReloads(t *testing.T) {
+	stage := newTLSStage(t)
+	k := newKeyring(hclog.NewNullLogger(), nil)
+	const at, instanceAt = "127.0.0.1:1", "127.0.0.1:9"
+	prepare := func(src string) ([]proxy.Service, step) {
+		t.Helper()
+		cfg := mustParse(t, src)
+		keys, s, err := k.prepare(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return proxyServices(cfg, keys), s
+	}
+	web := func(clients, endpoints string) string {
+		return service("web", at, instanceAt, stage.tls(clients, endpoints))
+	}
+	bare := service("bare", "127.0.0.1:2", instanceAt, "")
+	first, s := prepare(web("", "") + bare)
+	s.Commit()
+	if first[0].AcceptTLS != nil || first[0].EndpointTLS != nil {
+		t.Error("a service without TLS has got some")
+	}
+	now := first[1]
+	for _, tt := range []struct {
+		what                 string
+		src                  string
+		newAccept, newExpect bool
+		abort                bool
+	}{
+		{"the same", web("", "") + bare, false, false, false},
+		{"another argument of the service",
+			service("web", at, instanceAt, "idle_timeout = \"1m\"\n"+stage.tls("", "")), false, false, false},
+		{"a reload that fails", web(`min_version = "1.3"`, `alpn = ["x"]`), true, true, true},
+		{"another version for clients", web(`min_version = "1.3"`, ""), true, false, false},
+		{"other protocols for endpoints", web(`min_version = "1.3"`, `alpn = ["x"]`), false, true, false},
+	} {
+		all, s := prepare(tt.src)
+		next := all[len(all)-1]
+		if got := next.AcceptTLS != now.AcceptTLS; got != tt.newAccept {
+			t.Errorf("%s: another AcceptTLS: %v", tt.what, got)
+		}
+		if got := next.EndpointTLS != now.EndpointTLS; got != tt.newExpect {
+			t.Errorf("%s: another EndpointTLS: %v", tt.what, got)
+		}
+		if tt.abort {
+			s.Abort()
+			continue
+		}
+		s.Commit()
+		now = next
+	}
+	if v := now.AcceptTLS.Config().MinVersion; v != tls.VersionTLS13 {
+		t.Errorf("got version %x", v)
+	}
+}
+
+// What the proxier gets for both ends of a service makes a client and an endpoint shake hands.
+func TestEndsShakeHands(t *testing.T) {
+	stage := newTLSStage(t)
+	k := newKeyring(hclog.NewNullLogger(), nil)
+	cfg := mustParse(t, service("web", "127.0.0.1:1", "127.0.0.1:2", stage.tls(
+		fmt.Sprintf("client_ca_file = %q\n alpn = [\"a\", \"b\"]\n timeout = \"3s\"", stage.caFile),
+		fmt.Sprintf("cert_file = %q\n key_file = %q\n alpn = [\"b\"]", stage.cert, stage.key))))
+	keys, _, err := k.prepare(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := proxyServices(cfg, keys)[0]
+	if s.AcceptTLS.Timeout != cfg.Services[0].TLS.Timeout {
+		t.Errorf("got timeout %v", s.AcceptTLS.Timeout)
+	}
+	for name, e := range map[string]lb.Endpoint{
+		"127.0.0.1": {Addr: netip.MustParseAddrPort("127.0.0.1:2")},
+		"web.test":  {Host: "web.test", Addr: netip.MustParseAddrPort("0.0.0.0:2")},
+		"localhost": {Path: "/run/web"}, "10.0.0.1": {Addr: netip.MustParseAddrPort("10.0.0.1:2")},
+	} {
+		config, err := s.EndpointTLS.Config(e)
+		if err != nil || config.ServerName != name {
+			t.Errorf("got %q, %v, want %q", config.ServerName, err, name)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			conn, err := l.Accept()
+			if err == nil {
+				err = tls.Server(conn, s.AcceptTLS.Config()).Handshake()
+				_ = conn.Close()
+			}
+			done <- err
+		}()
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		over := tls.Client(client, config)
+		err = over.Handshake()
+		if good := name == "127.0.0.1" || name == "web.test"; (err == nil) != good {
+			t.Errorf("%s: got %v, want success %v", name, err, good)
+		}
+		if err == nil && over.ConnectionState().NegotiatedProtocol != "b" {
+			t.Errorf("got protocol %q", over.ConnectionState().NegotiatedProtocol)
+		}
+		_, _ = client.Close(), l.Close()
+		testproc.Receive(t, "the end of the handshake", done)
+	}
+}
+
+// A reload with a bad file leaves everything as it was.
+func TestReloadWithABadCertificate(t *testing.T) {
+	stage := newTLSStage(t)
+	src := service("web", "127.0.0.1:0", instance(t, "a"), stage.tls("", ""))
+	s := serveConfiguration(t, src, nil)
+	defer s.stop()
+	before := s.keys.inForce["web"]
+	other := stage.ca.Issue(t, testcert.Request{})
+	if err := os.WriteFile(stage.key, other.Key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.reload(strings.Replace(src, "tls {", "idle_timeout = \"1m\"\ntls {", 1))
+	if err == nil || !strings.Contains(err.Error(), stage.key) {
+		t.Errorf("got %v", err)
+	}
+	if s.keys.inForce["web"] != before {
+		t.Error("the failed reload has changed the TLS of the service")
+	}
+}
