@@ -63,6 +63,7 @@ type hop struct {
 	id     uint64          // unique in this process
 	udp    bool            // whether client and server are addresses of UDP
 	tlvs   proxyproto.TLVs // TLVs of the client's header; nil if there are none
+	tls    *TLSPeer        // what the client's TLS handshake has shown; nil if there was none
 
 	asksTLS bool // whether the client has sent PostgreSQL's sslRequest
 }
@@ -87,7 +88,11 @@ func appendProxyHeader(b []byte, v proxyproto.Version, h *hop) []byte {
 	var text [2 * len(id)]byte
 	hex.Encode(text[:], id[:])
 	tlvs := make(proxyproto.TLVs, 0, len(h.tlvs)+64)
-	tlvs = tlvs.Append(proxyproto.UniqueID, text[:]).AppendFrom(h.tlvs, isPassedOn)
+	tlvs = tlvs.Append(proxyproto.UniqueID, text[:])
+	if h.tls != nil {
+		tlvs = appendTLS(tlvs, h.tls)
+	}
+	tlvs = tlvs.AppendFrom(h.tlvs, h.isPassedOn)
 	return proxyproto.AppendV2(b, proxyproto.Header{Src: h.client, Dst: h.server, Datagram: h.udp, TLVs: tlvs})
 }
 
@@ -96,7 +101,3 @@ var uniqueIDs = sync.OnceValue(func() (id [16]byte) {
 	_, _ = rand.Read(id[:8]) // never fails, see crypto/rand
 	return id
 })
-
-// isPassedOn reports whether a TLV of a client's header goes to the endpoint. What Lictor writes itself must not come
-// from outside.
-func isPassedOn(t proxyproto.Type) bool { return t != proxyproto.UniqueID }
