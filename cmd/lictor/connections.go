@@ -52,7 +52,9 @@ func (c *connectionsCommand) Help() string {
   Lists the open TCP connections and UDP sessions of the running lictor: client,
   endpoint, age, time since the last byte (IDLE), and bytes from the client (UP)
   and to the client (DOWN). The oldest come first. With SERVICE, lists only that
-  service's.
+  service's. If clients speak TLS, the last column has the subject of the
+  client's certificate, or else the name that the client asked for, or else the
+  version of TLS.
 
   If the terminal or $COLUMNS is too narrow, columns are left out and long names
   are shortened.
@@ -188,19 +190,41 @@ func writeConnections(w io.Writer, all []admin.Connection) error {
 		_, err := fmt.Fprintln(w, "no connections")
 		return err
 	}
+	secure := slices.ContainsFunc(all, func(c admin.Connection) bool { return c.TLS != nil })
 	t := &table{gap: 2, columns: []column{
 		{title: "SERVICE", cut: middle}, {title: "PROTO", drop: 3}, {title: "CLIENT"}, {title: "ENDPOINT", cut: middle},
 		{title: "ADDRESS", drop: 1}, {title: "STATE", drop: 2}, {title: "AGE", align: right},
 		{title: "IDLE", align: right}, {title: "UP", align: right}, {title: "DOWN", align: right},
 	}}
+	if secure {
+		t.columns = append(t.columns, column{title: "TLS", cut: middle, drop: 4})
+	}
 	for i := range all {
 		c := &all[i]
-		t.add(visible.Text(c.Service), visible.Text(c.Protocol), visible.Text(c.Client),
+		cells := []string{visible.Text(c.Service), visible.Text(c.Protocol), visible.Text(c.Client),
 			visible.Text(orDash(c.Endpoint)), visible.Text(orDash(c.Address)),
 			visible.Text(strings.ReplaceAll(c.State, "_", "-")), brief(seconds(c.Age)), brief(seconds(c.Idle)),
-			size(float64(c.BytesUp)), size(float64(c.BytesDown)))
+			size(float64(c.BytesUp)), size(float64(c.BytesDown))}
+		if secure {
+			cells = append(cells, visible.Text(peerName(c.TLS)))
+		}
+		t.add(cells...)
 	}
 	return t.write(w)
+}
+
+// peerName describes a client that speaks TLS in a word or two: the subject of its certificate, or else the name that
+// it asked for, or else the version.
+func peerName(t *admin.TLS) string {
+	switch {
+	case t == nil:
+		return "-"
+	case t.Subject != "":
+		return t.Subject
+	case t.SNI != "":
+		return t.SNI
+	}
+	return t.Version
 }
 
 func orDash(s string) string {

@@ -145,3 +145,27 @@ func TestNoConnectionsAsJSON(t *testing.T) {
 		t.Errorf("got %s", out)
 	}
 }
+
+// The table has a column about TLS only if a client speaks TLS.
+func TestTLSOfConnections(t *testing.T) {
+	var plain, secure strings.Builder
+	all := []admin.Connection{{Service: "web", Client: "a"}, {Service: "web", Client: "b"}}
+	if err := writeConnections(&plain, all); err != nil {
+		t.Fatal(err)
+	}
+	all = append(all, admin.Connection{Service: "web", Client: "c", TLS: &admin.TLS{Version: "1.3"}},
+		admin.Connection{Service: "web", Client: "d", TLS: &admin.TLS{Version: "1.3", SNI: "web.test"}},
+		admin.Connection{Service: "web", Client: "e", TLS: &admin.TLS{Version: "1.3", SNI: "x", Subject: "CN=me"}})
+	if err := writeConnections(&secure, all); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(plain.String(), "TLS") {
+		t.Errorf("got\n%s", plain.String())
+	}
+	lines := strings.Split(strings.TrimSpace(secure.String()), "\n")
+	for i, want := range []string{"TLS", "-", "-", "1.3", "web.test", "CN=me"} {
+		if i >= len(lines) || !strings.HasSuffix(lines[i], " "+want) {
+			t.Fatalf("line %d does not end with %s:\n%s", i, want, secure.String())
+		}
+	}
+}

@@ -1,6 +1,9 @@
 package accesslog
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"maps"
 	"os"
@@ -51,6 +54,8 @@ func everyField() []proxy.AccessRecord {
 	served.Reason, served.Err = proxy.ReasonClientFailed, syscall.ECONNRESET
 	unserved.Reason, unserved.Refused = proxy.ReasonUnserved, "full"
 	session.Protocol = proxy.UDP
+	served.TLS = &proxy.TLSPeer{Version: tls.VersionTLS13, ServerName: "a", Protocol: "b",
+		Certificate: &x509.Certificate{Subject: pkix.Name{CommonName: "c"}, DNSNames: []string{"d"}}}
 	return []proxy.AccessRecord{served, unserved, session}
 }
 

@@ -27,8 +27,8 @@ func appendMicroseconds(b []byte, n int) []byte {
 	return b
 }
 
-// A formatter appends the line of a record to b. The formatter allocates only if a name needs quotes, or if b is too
-// small.
+// A formatter appends the line of a record to b. The formatter allocates only if a name needs quotes, if b is too
+// small, or for a client certificate.
 type formatter func(b []byte, r *proxy.AccessRecord) []byte
 
 func (o *Options) formatter() formatter {
@@ -55,6 +55,9 @@ func appendJSON(b []byte, r *proxy.AccessRecord) []byte {
 	b = append(b, `,"client":"`...)
 	b = appendClient(b, r)
 	b = append(b, '"')
+	if r.TLS != nil {
+		b = appendTLSJSON(b, r.TLS)
+	}
 	if r.Endpoint.ID != "" {
 		b = append(b, `,"endpoint":`...)
 		b = appendJSONString(b, r.Endpoint.ID)
@@ -93,7 +96,8 @@ func appendJSON(b []byte, r *proxy.AccessRecord) []byte {
 //	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80 connect=0.000312 duration=1.204000
 //	up=120 down=5311 by=client end="client closed" protocol=tcp listener=127.0.0.1:9000
 //
-// The line of a UDP session also has datagrams_up and datagrams_down. A line ends with reason or error if there is one.
+// The line of a UDP session also has datagrams_up and datagrams_down. Behind listener comes what is known of a client
+// that speaks TLS. A line ends with reason or error if there is one.
 // A missing endpoint is "-". A name is quoted if it would otherwise look like several words.
 func appendText(b []byte, r *proxy.AccessRecord) []byte {
 	b = appendTime(b, r.Ended)
@@ -130,6 +134,9 @@ func appendText(b []byte, r *proxy.AccessRecord) []byte {
 		b = appendWord(b, r.Listener.String())
 	} else {
 		b = r.Listener.AppendTo(b)
+	}
+	if r.TLS != nil {
+		b = appendTLSText(b, r.TLS)
 	}
 	if r.Refused != "" {
 		b = append(b, " reason="...)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -19,6 +20,7 @@ type Connection struct {
 	From     string `json:"from,omitempty"`
 	Endpoint string `json:"endpoint,omitempty"`
 	Address  string `json:"address,omitempty"`
+	TLS      *TLS   `json:"tls,omitempty"`
 
 	Age           float64 `json:"age_seconds"`
 	Idle          float64 `json:"idle_seconds"`
@@ -26,6 +28,17 @@ type Connection struct {
 	BytesDown     int64   `json:"bytes_down"`
 	DatagramsUp   int64   `json:"datagrams_up,omitempty"`
 	DatagramsDown int64   `json:"datagrams_down,omitempty"`
+}
+
+// TLS is what the TLS handshake with a client has shown.
+type TLS struct {
+	Version string   `json:"version"`
+	Cipher  string   `json:"cipher"`
+	Resumed bool     `json:"resumed"`
+	SNI     string   `json:"sni,omitempty"`
+	ALPN    string   `json:"alpn,omitempty"`
+	Subject string   `json:"client_subject,omitempty"`
+	Names   []string `json:"client_names,omitempty"`
 }
 
 // ConnectionsAnswer is the response body of /v1/connections.
@@ -80,6 +93,10 @@ func connectionOf(c *proxy.Connection) Connection {
 	}
 	if c.From != (netip.AddrPort{}) {
 		one.From = c.From.String()
+	}
+	if p := c.TLS; p != nil {
+		one.TLS = &TLS{Version: p.VersionNumber(), Cipher: tls.CipherSuiteName(p.CipherSuite), Resumed: p.Resumed,
+			SNI: p.ServerName, ALPN: p.Protocol, Subject: p.Subject(), Names: p.Names()}
 	}
 	return one
 }

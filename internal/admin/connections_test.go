@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -24,7 +25,8 @@ func TestConnections(t *testing.T) {
 				State: proxy.ConnectionOpen, Age: 1500 * time.Millisecond, Idle: time.Second, Up: 3, Down: 4,
 			},
 			{Service: "web", Client: addr("192.0.2.1:1235"), Listener: lb.Addr{AddrPort: addr("0.0.0.0:80")},
-				State: proxy.ConnectionWaiting},
+				State: proxy.ConnectionWaiting, TLS: &proxy.TLSPeer{Version: tls.VersionTLS13,
+					CipherSuite: tls.TLS_AES_128_GCM_SHA256, ServerName: "web.test"}},
 		}
 	})
 	var got ConnectionsAnswer
@@ -38,6 +40,7 @@ func TestConnections(t *testing.T) {
 		`"endpoint":"n/1","address":"10.0.0.1:80",` +
 		`"age_seconds":1.5,"idle_seconds":1,"bytes_up":3,"bytes_down":4},` +
 		`{"service":"web","protocol":"tcp","state":"waiting","client":"192.0.2.1:1235","listener":"0.0.0.0:80",` +
+		`"tls":{"version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","resumed":false,"sni":"web.test"},` +
 		`"age_seconds":0,"idle_seconds":0,"bytes_up":0,"bytes_down":0}]`
 	if string(text) != want || got.Next != "0-7" || got.Now.IsZero() {
 		t.Errorf("got  %s, next %q\nwant %s", text, got.Next, want)
