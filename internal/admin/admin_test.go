@@ -51,6 +51,8 @@ type fake struct {
 
 	snapshots int // how often the counters were read
 	denied    []proxy.Denied
+
+	certificates []Certificate // of web
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -67,6 +69,12 @@ func (f *fake) Snapshot() []proxy.Stats {
 }
 
 // count returns how often the counters were read.
+func (f *fake) certificatesBy() map[string][]Certificate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return map[string][]Certificate{"web": f.certificates}
+}
+
 func (f *fake) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,7 +164,7 @@ func serveTo(t *testing.T, access Access, o Options, services ...string) *house 
 	h.sets = endpoints.NewSets(h.balancer, h.events, nil)
 	o.Events = h.events
 	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} },
-		Configured: h.fake.configured, Excluded: o.State.Excluded}
+		Configured: h.fake.configured, Excluded: o.State.Excluded, Certificates: h.fake.certificatesBy}
 	h.Server = New(o)
 	dir, err := os.MkdirTemp("", "admin")
 	if err != nil {

@@ -52,6 +52,7 @@ func busy(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	h.fake.set(func(f *fake) {
+		f.certificates = []Certificate{{File: "/a", State: CertificateFine}}
 		f.services[1].Protocol = "udp"
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesDown = 7, 2, 100
 		f.stats[0].Dials.Buckets[0], f.stats[0].Dials.Buckets[13], f.stats[0].Dials.Sum = 5, 1, 3*time.Second

@@ -43,6 +43,8 @@ type Service struct {
 	EmptyUntil *time.Time `json:"empty_until,omitempty"`
 	Sources    []Source   `json:"sources,omitempty"`
 
+	Certificates []Certificate `json:"certificates,omitempty"`
+
 	stats        proxy.Stats // the counters that Counters was made of
 	drainedSince time.Time   // when the oldest drain without an end began; zero if there is none
 }

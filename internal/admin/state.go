@@ -187,6 +187,10 @@ func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
 	}
 	add(by[ReasonHeld] > 0, KindHeld, s.part(by[ReasonHeld])+" held, although gone from Consul", nil)
 	add(!counted && by[ReasonDrained] > 0, KindDrained, s.part(by[ReasonDrained])+" drained", nil)
+	for i := range s.Certificates {
+		text := s.Certificates[i].trouble()
+		add(text != "", KindCertificate, text, nil)
+	}
 	unresolved := 0
 	for i := range s.Endpoints {
 		if n := s.Endpoints[i].Name; n != nil && n.Problem != "" {

@@ -60,6 +60,10 @@ type State struct {
 	// nothing to add.
 	Balanced func() map[string]Balanced
 
+	// Certificates returns the certificates that services use for TLS, by service, each service's sorted by file. A nil
+	// Certificates means that no service uses any.
+	Certificates func() map[string][]Certificate
+
 	// Names provides the counts of host name lookups for metrics. Names may be nil.
 	Names Names
 
@@ -165,6 +169,13 @@ func (s *State) show(configured []Configured) []Service {
 		}
 		if s.Sources != nil {
 			one.Sources = s.Sources(one.Name)
+		}
+	}
+	if s.Certificates != nil {
+		for name, some := range s.Certificates() {
+			if one := at[name]; one != nil {
+				one.Certificates = some
+			}
 		}
 	}
 	balanced := map[string]Balanced{}

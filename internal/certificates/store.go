@@ -41,11 +41,13 @@ type Report struct {
 	// Services are the services that use the files, sorted.
 	Services []string
 
-	// Err says why the files cannot be used; nil if they have changed and are in use now.
-	Err error
+	// What is what has happened. Err says why the files cannot be used, if that has happened.
+	What What
+	Err  error
 
-	// Certificate is the certificate in use. It is nil for authorities.
+	// Certificate is the certificate in use. It is nil for authorities. Expires is when the content in use expires.
 	Certificate *x509.Certificate
+	Expires     time.Time
 }
 
 // lookEvery is how often Run looks for changed files.
@@ -81,9 +83,18 @@ func (s *Store) Run(ctx context.Context) {
 
 // Look looks now for changes of all files, without waiting for the disk.
 func (s *Store) Look() {
+	var news []func()
+	defer func() {
+		for _, tell := range news {
+			tell()
+		}
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.kept {
+		if tell := s.tellHealth(m, time.Now()); tell != nil {
+			news = append(news, tell)
+		}
 		if !m.looking.CompareAndSwap(false, true) {
 			if m.waits++; m.waits == hungAfter {
 				s.log.Warn("certificate files cannot be read, because the file system does not answer; "+
@@ -113,11 +124,11 @@ func (s *Store) lookAt(m *material, thorough bool) {
 		if m.failures++; m.failures == 2 {
 			s.log.Error("changed certificate files cannot be used, their last valid content stays in use", "error", err)
 			m.problem.Store(&err)
-			s.report(s.reportOf(m, err))
+			s.report(s.reportOf(m, Unusable, err))
 		}
 		return
 	}
-	reported := m.failures >= 2
+	reported, what := m.failures >= 2, Changed
 	m.failures, m.seen = 0, seen
 	m.problem.Store(nil)
 	switch {
@@ -126,11 +137,12 @@ func (s *Store) lookAt(m *material, thorough bool) {
 		s.tell(m)
 		s.log.Info("certificate files have changed, new connections use them", now.words(m.files)...)
 	case reported:
+		what = Usable
 		s.log.Info("the certificate files can be used again", "files", m.files.paths())
 	default:
 		return
 	}
-	s.report(s.reportOf(m, nil))
+	s.report(s.reportOf(m, what, nil))
 }
 
 // tell calls all users of m, after its content has changed.
@@ -142,10 +154,11 @@ func (s *Store) tell(m *material) {
 	}
 }
 
-func (s *Store) reportOf(m *material, err error) Report {
-	r := Report{Files: m.files.paths(), Err: err}
-	if pair := m.content.Load().pair; pair != nil {
-		r.Certificate = pair.Leaf
+func (s *Store) reportOf(m *material, what What, err error) Report {
+	c := m.content.Load()
+	r := Report{Files: m.files.paths(), What: what, Err: err, Expires: c.to}
+	if c.pair != nil {
+		r.Certificate = c.pair.Leaf
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,22 +227,28 @@ type material struct {
 	seen     stamps // when the files were read last
 	failures int    // reads in a row that have failed
 
-	users        map[*user]bool // guarded by Store.mu
-	looks, waits int            // guarded by Store.mu
+	// Store.mu guards these.
+	users        map[*user]bool
+	looks, waits int
+	told         struct { // the last health that was reported, and of which content
+		sum    [sha256.Size]byte
+		health Health
+	}
 }
 
 // content is what files hold. It does not change.
 type content struct {
-	sum   [sha256.Size]byte
-	pair  *tls.Certificate    // of a certificate and its key; otherwise nil
-	roots *x509.CertPool      // of authorities; otherwise nil
-	all   []*x509.Certificate // the certificate, or all authorities
+	sum      [sha256.Size]byte
+	pair     *tls.Certificate // of a certificate and its key; otherwise nil
+	roots    *x509.CertPool   // of authorities; otherwise nil
+	number   int              // of certificates
+	from, to time.Time        // when it is valid
 }
 
 // words describes c for the log.
 func (c *content) words(f files) []any {
 	if c.pair == nil {
-		return []any{"files", f.paths(), "authorities", len(c.all)}
+		return []any{"files", f.paths(), "authorities", c.number}
 	}
 	return []any{"files", f.paths(), "names", namesOf(c.pair.Leaf), "expires", c.pair.Leaf.NotAfter.UTC()}
 }
@@ -285,13 +304,15 @@ func (f files) read() (*content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s and %s: %w", f.cert, f.key, err)
 	}
-	c.pair, c.all = &pair, []*x509.Certificate{pair.Leaf}
+	c.pair = &pair
+	c.setValidity(certificatesIn(pems[0]))
 	return c, nil
 }
 
 // addRoots adds the certificates of files to the authorities.
 func (c *content) addRoots(paths []string, pems [][]byte) error {
 	c.roots = x509.NewCertPool()
+	var all []*x509.Certificate
 	for i, text := range pems {
 		some := certificatesIn(text)
 		if len(some) == 0 {
@@ -300,9 +321,11 @@ func (c *content) addRoots(paths []string, pems [][]byte) error {
 		for _, cert := range some {
 			c.roots.AddCert(cert)
 		}
-		c.all = append(c.all, some...)
+		all = append(all, some...)
 	}
-	if len(c.all) == 0 {
+	c.number = len(all)
+	c.setValidity(all)
+	if c.number == 0 {
 		return errors.New("the folder has no file")
 	}
 	return nil

@@ -79,6 +79,8 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Balanced:   admin.BalancedBy(d.balancer, d.resolver),
 			Names:      d.resolver,
 			Configured: d.configured,
+
+			Certificates: d.certificates,
 		},
 		Events:          d.events,
 		Logger:          d.log,

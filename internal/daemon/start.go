@@ -55,7 +55,7 @@ func newDaemon(o Options) *Daemon {
 		Resolver: d.resolver, Logger: d.log.Named("check"),
 		Changed: d.checkChanged, // sets exist before checks
 	})
-	d.keys = newKeyring(d.log.Named("tls"), nil)
+	d.keys = newKeyring(d.log.Named("tls"), d.certificateNews)
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})

@@ -8,11 +8,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/testcert"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
@@ -168,4 +172,39 @@ func TestReloadWithABadCertificate(t *testing.T) {
 	if s.keys.inForce["web"] != before {
 		t.Error("the failed reload has changed the TLS of the service")
 	}
+}
+
+// What happens to the certificates of a service is an event, and the API shows their state.
+func TestCertificatesAreShown(t *testing.T) {
+	stage := newTLSStage(t)
+	s := serveConfiguration(t, service("web", "127.0.0.1:0", instance(t, "a"), stage.tls("", "")), nil)
+	defer s.stop()
+	all := s.certificates()["web"]
+	if len(all) != 2 || all[0].File != stage.caFile || !all[0].Authorities || all[1].File != stage.cert ||
+		all[1].State != admin.CertificateFine {
+		t.Errorf("got %+v", all)
+	}
+	events := func() (texts string) {
+		some, _, _ := s.events.After(0, "web", 100)
+		for _, e := range some {
+			if e.Kind == endpoints.KindCertificate {
+				texts += e.Text + "\n"
+			}
+		}
+		return texts
+	}
+	dir := filepath.Dir(stage.cert)
+	expired := stage.ca.Issue(t, testcert.Request{To: time.Now().Add(-time.Minute)})
+	expired.Write(t, dir, "web")
+	testproc.Await(t, "the events of the expired certificate", func() bool {
+		got := events()
+		return strings.Contains(got, "web.key: new connections use") && strings.Contains(got, "has expired at")
+	})
+	if got := s.certificates()["web"][1].State; got != admin.CertificateExpired {
+		t.Errorf("got %s", got)
+	}
+	testcert.Certificate{Cert: []byte("x"), Key: expired.Key}.Write(t, dir, "web")
+	testproc.Await(t, "the event of the bad file", func() bool { return strings.Contains(events(), "cannot be used") })
+	expired.Write(t, dir, "web")
+	testproc.Await(t, "the event of the good file", func() bool { return strings.Contains(events(), "again") })
 }

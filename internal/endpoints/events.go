@@ -55,6 +55,9 @@ const (
 	KindUpgrade   Kind = "upgrade"   // an upgrade has failed (after a successful one, another process has the events)
 	KindFailover  Kind = "failover"  // a service switches to another of its sources, or back
 	KindLogLevel  Kind = "log_level" // the log level has changed
+
+	// Files with certificates of a service have changed, cannot be used, or expire.
+	KindCertificate Kind = "certificate"
 )
 
 // Events keep the last events, and wake the readers that wait for the next one. Events are safe for concurrent use.
