@@ -119,8 +119,9 @@ func (b *block) speaksFirst(s *Service) {
 	for _, port := range ports {
 		if protocol := serverFirst(port); protocol != "" {
 			b.l.warn(b.rangeOf("sni"), "Server that speaks first",
-				"sni: port %d is that of %s, whose servers speak first. Such clients send no name that could be read, so Lictor would reset them. "+
-					"Without sni, the service can listen on a port of its own.", port, protocol)
+				"sni: port %d is that of %s, whose servers speak first. Such clients send no name that could be "+
+					"read, so Lictor would reset them. Without sni, the service can listen on a port of its own.",
+				port, protocol)
 			return
 		}
 	}
