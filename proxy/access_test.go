@@ -43,7 +43,7 @@ func (h *house) records() (next func() AccessRecord) {
 func TestAccessIsToldOfEachConnection(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		next := h.records()
-		server := tcpServer(t, func(c *net.TCPConn) {
+		server := tcpServer(t, func(c testConn) {
 			b := make([]byte, 5)
 			if _, err := io.ReadFull(c, b); err != nil {
 				return
@@ -107,7 +107,7 @@ func TestDebugLogSaysHowAConnectionEnds(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		log := &testproc.Log{}
 		h.options.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, JSONFormat: true, Output: log})
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			c.Read(make([]byte, 1))
 			c.Write([]byte("x"))
 			c.SetLinger(0)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"slices"
 	"testing"
 	"time"
@@ -33,7 +32,7 @@ func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 		records := make(chan AccessRecord, 10)
 		h.options.Access = func(r AccessRecord) { records <- r }
 		answer := make(chan struct{})
-		server := tcpServer(t, func(c *net.TCPConn) {
+		server := tcpServer(t, func(c testConn) {
 			b := make([]byte, 5)
 			if _, err := io.ReadFull(c, b); err != nil {
 				return
@@ -50,7 +49,7 @@ func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 		eventually(t, equals("bytes up", func() int64 { return h.stats().BytesUp }, 5))
 		quiet, silent := dialTCP(t, at), dialTCP(t, at)
 		exchange(t, quiet, "hello")
-		for _, c := range []*net.TCPConn{quiet, silent} {
+		for _, c := range []testConn{quiet, silent} {
 			if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 				t.Errorf("got %d bytes, %v, want an end", n, err)
 			}
@@ -76,7 +75,7 @@ func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 
 func TestOldConnectionsThatAreNeverQuietAreReset(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
-		server := tcpServer(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
+		server := tcpServer(t, func(c testConn) { io.Copy(io.Discard, c) })
 		at := h.serve(Service{MaxAge: time.Millisecond, MaxAgeGrace: 100 * time.Millisecond}, server)
 		c := dialTCP(t, at)
 		io.WriteString(c, "and?")
@@ -93,7 +92,7 @@ func TestOldConnectionsThatAreNeverQuietAreReset(t *testing.T) {
 func TestOldConnectionThatIsHalfClosedIsNotQuiet(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		answer := make(chan struct{})
-		server := tcpServer(t, func(c *net.TCPConn) {
+		server := tcpServer(t, func(c testConn) {
 			c.Write([]byte("first "))
 			io.Copy(io.Discard, c)
 			<-answer

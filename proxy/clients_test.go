@@ -14,7 +14,7 @@ import (
 )
 
 // greetedFrom dials addr from another address of this host, and returns the connection if it was served.
-func greetedFrom(t *testing.T, source string, addr netip.AddrPort) (*net.TCPConn, error) {
+func greetedFrom(t *testing.T, source string, addr netip.AddrPort) (testConn, error) {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
 	c, err := d.Dial("tcp", addr.String())
@@ -37,7 +37,7 @@ func TestEachClientHasSoManyConnections(t *testing.T) {
 		next := h.records()
 		server := greeter(t)
 		addr := h.serve(Service{MaxPerClient: 2}, server)
-		var open []*net.TCPConn
+		var open []testConn
 		for range 2 {
 			c, err := greetedFrom(t, "127.0.0.1", addr)
 			if err != nil {

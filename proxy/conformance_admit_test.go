@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -45,7 +44,7 @@ func (h *house) wantBlameless() {
 func TestTCPDoesNotDialABarredAddress(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		var reached atomic.Int64
-		barred := tcpServer(t, func(*net.TCPConn) { reached.Add(1) })
+		barred := tcpServer(t, func(testConn) { reached.Add(1) })
 		other := tcpServer(t, named("other"))
 		g := &gate{}
 		g.port.Store(uint32(barred.Port()))

@@ -62,7 +62,7 @@ func endingOf(r *AccessRecord) string {
 }
 
 // obedient echoes each byte that its client sends, and then does what the byte says.
-func obedient(c *net.TCPConn) {
+func obedient(c testConn) {
 	var b [1]byte
 	for {
 		if _, err := io.ReadFull(c, b[:]); err != nil {
@@ -88,14 +88,14 @@ func obedient(c *net.TCPConn) {
 }
 
 // instruct connects to at and sends the byte to obedient.
-func instruct(t *testing.T, at netip.AddrPort, what string) *net.TCPConn {
+func instruct(t *testing.T, at netip.AddrPort, what string) testConn {
 	t.Helper()
 	c := dialTCP(t, at)
 	exchange(t, c, what)
 	return c
 }
 
-func resetTCP(c *net.TCPConn) {
+func resetTCP(c testConn) {
 	c.SetLinger(0)
 	c.Close()
 }
@@ -114,7 +114,7 @@ func atOnce(t *testing.T, at netip.AddrPort) {
 }
 
 // queue lets one client be served, and returns a second client, which waits for a free slot.
-func queue(t *testing.T, h *house, at netip.AddrPort) *net.TCPConn {
+func queue(t *testing.T, h *house, at netip.AddrPort) testConn {
 	t.Helper()
 	instruct(t, at, "x")
 	c := dialTCP(t, at)
@@ -123,7 +123,7 @@ func queue(t *testing.T, h *house, at netip.AddrPort) *net.TCPConn {
 }
 
 // dialling returns a client whose endpoint does not answer.
-func dialling(t *testing.T, h *house, at netip.AddrPort) *net.TCPConn {
+func dialling(t *testing.T, h *house, at netip.AddrPort) testConn {
 	t.Helper()
 	h.endpoints("s", stuckPort(t))
 	c := dialTCP(t, at)
@@ -190,7 +190,7 @@ func tcpEndsByLimits() []endCase {
 		{name: "the client closes its side, and then nothing moves", want: ReasonClientClosed,
 			service: Service{HalfCloseTimeout: 100 * time.Millisecond},
 			run: func(t *testing.T, h *house, at netip.AddrPort) {
-				h.endpoints("s", tcpServer(t, func(c *net.TCPConn) {
+				h.endpoints("s", tcpServer(t, func(c testConn) {
 					io.Copy(c, c)
 					<-t.Context().Done()
 				}))
@@ -240,7 +240,7 @@ func tcpEndsWithoutEndpoint() []endCase {
 			run:     func(t *testing.T, h *house, at netip.AddrPort) { h.endpoints("s", stuckPort(t)); atOnce(t, at) }},
 		{name: "the endpoint takes the connection and resets it", want: ReasonUnserved + ": unreached",
 			run: func(t *testing.T, h *house, at netip.AddrPort) {
-				h.endpoints("s", tcpServer(t, func(c *net.TCPConn) { c.SetLinger(0) }))
+				h.endpoints("s", tcpServer(t, func(c testConn) { c.SetLinger(0) }))
 				atOnce(t, at)
 			}},
 		{name: "too many of one client", want: ReasonPerClient + ": per_client", service: Service{MaxPerClient: 1},

@@ -52,7 +52,7 @@ func TestTCPBulkBothWays(t *testing.T) {
 func testBulkBothWays(t *testing.T, h *house, size int) {
 	down := make(chan [32]byte, 1)
 	up := make(chan [32]byte, 1)
-	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+	addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 		sent, got := sendAndSum(c, size, 1)
 		down <- sent
 		up <- got
@@ -117,7 +117,7 @@ func sumAll(r io.Reader) [32]byte {
 func TestTCPHalfCloseByClientKeepsReturnTraffic(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		answer := bytes.Repeat([]byte("answer"), 1<<18)
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			if b, err := io.ReadAll(c); err != nil || string(b) != "request" {
 				t.Errorf("server got %q, %v, want the request and its end", b, err)
 			}
@@ -135,7 +135,7 @@ func TestTCPHalfCloseByClientKeepsReturnTraffic(t *testing.T) {
 func TestTCPHalfCloseByServerKeepsRequestTraffic(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		received := make(chan string, 1)
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			io.WriteString(c, "greeting")
 			c.CloseWrite()
 			b, _ := io.ReadAll(c)
@@ -157,7 +157,7 @@ func TestTCPHalfCloseByServerKeepsRequestTraffic(t *testing.T) {
 func TestTCPHalfCloseIsBounded(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		silent, ended := make(chan struct{}), make(chan error, 1)
-		addr := h.serve(Service{HalfCloseTimeout: 100 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{HalfCloseTimeout: 100 * time.Millisecond}, tcpServer(t, func(c testConn) {
 			io.ReadAll(c)
 			<-silent
 			_, err := c.Write([]byte("too late"))
@@ -178,7 +178,7 @@ func TestTCPHalfCloseIsBounded(t *testing.T) {
 // Bytes that move keep a half-closed connection alive.
 func TestTCPHalfCloseTimeoutCountsSilenceOnly(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{HalfCloseTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{HalfCloseTimeout: trickleLimit}, tcpServer(t, func(c testConn) {
 			io.ReadAll(c)
 			trickle(func() { io.WriteString(c, ".") })
 		}))
@@ -193,7 +193,7 @@ func TestTCPHalfCloseTimeoutCountsSilenceOnly(t *testing.T) {
 func TestTCPResetByClientReachesServer(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		got := make(chan error, 1)
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			io.WriteString(c, "hello")
 			_, err := io.ReadAll(c)
 			got <- err
@@ -210,7 +210,7 @@ func TestTCPResetByClientReachesServer(t *testing.T) {
 func TestTCPResetByServerReachesClientAfterItsBytes(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 300 << 10
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			c.Write(make([]byte, size))
 			io.ReadFull(c, make([]byte, 1)) // by then the proxy has taken all bytes
 			c.SetLinger(0)
@@ -229,7 +229,7 @@ func TestTCPResetByServerReachesClientAfterItsBytes(t *testing.T) {
 // If a server answers early and closes while the client still sends, the client gets the answer and then the reset.
 func TestTCPEarlyAnswerIsDelivered(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			io.ReadFull(c, make([]byte, 10))
 			io.WriteString(c, "413 too large") // closes with unread bytes, which is a reset
 		}))
@@ -341,7 +341,7 @@ func TestTCPDialThatHangsGoesToTheNextEndpoint(t *testing.T) {
 func TestTCPIdleTimeout(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		serverEnd := make(chan error, 1)
-		addr := h.serve(Service{IdleTimeout: 100 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{IdleTimeout: 100 * time.Millisecond}, tcpServer(t, func(c testConn) {
 			_, err := io.ReadAll(c)
 			serverEnd <- err
 		}))
@@ -357,7 +357,7 @@ func TestTCPIdleTimeout(t *testing.T) {
 // Traffic in one direction keeps a connection open, even if the other direction is silent for longer than the timeout.
 func TestTCPIdleTimeoutCountsBothDirections(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{IdleTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{IdleTimeout: trickleLimit}, tcpServer(t, func(c testConn) {
 			b, _ := io.ReadAll(c)
 			if len(b) != 30 {
 				t.Errorf("server got %d bytes, want 30", len(b))
@@ -380,7 +380,7 @@ func TestTCPBackPressure(t *testing.T) {
 		const size = 64 << 20
 		release := make(chan struct{})
 		sum := make(chan [32]byte, 1)
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			<-release
 			sum <- sumAll(c)
 		}))
@@ -421,7 +421,7 @@ func TestTCPBackPressure(t *testing.T) {
 func TestTCPIdleTimeoutEndsStuckWriters(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		hold := make(chan struct{})
-		addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c testConn) {
 			go func() { // also fills the way back
 				for {
 					if _, err := c.Write(make([]byte, 64<<10)); err != nil {
@@ -479,7 +479,7 @@ func TestTCPClientsWaitWhileDescriptorsAreShort(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.MaxDescriptors = 40
 		addr := h.serve(Service{}, tcpServer(t, echo))
-		var clients []*net.TCPConn
+		var clients []testConn
 		for range 60 {
 			clients = append(clients, dialTCP(t, addr)) // the kernel completes these connections
 		}

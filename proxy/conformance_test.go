@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,9 +166,19 @@ func equals[V comparable](what string, get func() V, want V) func() error {
 	}
 }
 
+// A testConn is a connection of a client or a server of the suite. It is a *net.TCPConn, or speaks a protocol over one.
+type testConn interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+	SetLinger(seconds int) error
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+}
+
 // tcpServer runs handle for each connection to a new listener until the test ends. The connection is closed after
 // handle returns.
-func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
+func tcpServer(t *testing.T, handle func(c testConn)) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -210,7 +221,7 @@ func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
 }
 
 // echo sends back what it reads. echo does not use io.Copy, which would hold pipes.
-func echo(c *net.TCPConn) {
+func echo(c testConn) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := c.Read(buf)
@@ -221,8 +232,8 @@ func echo(c *net.TCPConn) {
 }
 
 // named answers with its name and closes.
-func named(name string) func(c *net.TCPConn) {
-	return func(c *net.TCPConn) { io.WriteString(c, name) }
+func named(name string) func(c testConn) {
+	return func(c testConn) { io.WriteString(c, name) }
 }
 
 // deadPort returns an address on which no process listens.
@@ -251,7 +262,7 @@ func listenAnywhere(p Protocol, port uint16) (io.Closer, error) {
 	return net.Listen("tcp", at)
 }
 
-func dialTCP(t *testing.T, addr netip.AddrPort) *net.TCPConn {
+func dialTCP(t *testing.T, addr netip.AddrPort) testConn {
 	t.Helper()
 	c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(addr))
 	if err != nil {
@@ -259,25 +270,26 @@ func dialTCP(t *testing.T, addr netip.AddrPort) *net.TCPConn {
 	}
 	c.SetDeadline(time.Now().Add(30 * time.Second)) // turns a hang into a failure
 	t.Cleanup(func() { c.Close() })
-	begin(c)
-	return c
+	return begin(c)
 }
 
 // dialAs dials addr over TCP as a client of the suite.
-func dialAs(addr string) (net.Conn, error) {
+func dialAs(addr string) (testConn, error) {
 	c, err := net.Dial("tcp", addr)
-	if err == nil {
-		begin(c)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	return begin(c.(*net.TCPConn)), nil
 }
 
-// begin sends what a client of the suite sends first. If Lictor has reset c by now, the test sees that later.
-func begin(c net.Conn) {
+// begin does what a client of the suite does first, and returns the connection that it uses then. If Lictor has reset c
+// by now, the test sees that later.
+func begin(c *net.TCPConn) testConn {
 	if proxyHeaders {
 		_, _ = c.Write(proxyproto.AppendV1(nil, addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())))
 	}
 	beginTLS(c)
+	return c
 }
 
 // ask connects, and returns all that the server sends.

@@ -103,7 +103,7 @@ func TestUnixListenerBulkBothWaysOverTCP(t *testing.T) {
 		const size = 16 << 20
 		down, up := make(chan [32]byte, 1), make(chan [32]byte, 1)
 		path := socketPath(t)
-		h.serve(atSocket(path), tcpServer(t, func(c *net.TCPConn) {
+		h.serve(atSocket(path), tcpServer(t, func(c testConn) {
 			sent, got := sendAndSum(c, size, 1)
 			down <- sent
 			up <- got
@@ -120,7 +120,7 @@ func TestUnixListenerAndServerThatDoesNotRead(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		read := make(chan bool)
 		path := socketPath(t)
-		h.serve(atSocket(path), tcpServer(t, func(c *net.TCPConn) {
+		h.serve(atSocket(path), tcpServer(t, func(c testConn) {
 			<-read
 			n, _ := io.Copy(io.Discard, c)
 			fmt.Fprint(c, n)
@@ -134,7 +134,7 @@ func TestUnixListenerBulkToServerThatResets(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		next := h.records()
 		path := socketPath(t)
-		h.serve(atSocket(path), tcpServer(t, func(c *net.TCPConn) {
+		h.serve(atSocket(path), tcpServer(t, func(c testConn) {
 			io.CopyN(io.Discard, c, 4<<20)
 			abort(c)
 		}))

@@ -43,7 +43,7 @@ func localOfConn(c net.Conn) netip.AddrPort {
 func TestConnectionsTellOfTCP(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		from := make(chan netip.AddrPort, 1)
-		server := tcpServer(t, func(c *net.TCPConn) {
+		server := tcpServer(t, func(c testConn) {
 			from <- netip.MustParseAddrPort(c.RemoteAddr().String())
 			echo(c)
 		})
@@ -79,7 +79,7 @@ func TestConnectionsTellOfAHalfClosedOne(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		goOn := make(chan struct{})
 		defer close(goOn)
-		c := dialTCP(t, h.serve(Service{}, tcpServer(t, func(*net.TCPConn) { <-goOn })))
+		c := dialTCP(t, h.serve(Service{}, tcpServer(t, func(testConn) { <-goOn })))
 		c.CloseWrite()
 		eventually(t, func() error {
 			if all := h.all(); len(all) != 1 || all[0].State != ConnectionHalfClosed {
@@ -186,7 +186,7 @@ func TestConnectionsPagesAreStable(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, tcpServer(t, echo))
 		stay := map[netip.AddrPort]int{}
-		var leave []*net.TCPConn
+		var leave []testConn
 		for i := range 600 {
 			c := dialTCP(t, addr)
 			exchange(t, c, "x")

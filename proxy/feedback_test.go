@@ -22,7 +22,7 @@ import (
 
 // resetter returns a server that resets its connections, at once or after it has read a byte.
 func resetter(t *testing.T, reads bool) netip.AddrPort {
-	return tcpServer(t, func(c *net.TCPConn) {
+	return tcpServer(t, func(c testConn) {
 		if reads {
 			_, _ = c.Read(make([]byte, 1))
 		}
@@ -32,7 +32,7 @@ func resetter(t *testing.T, reads bool) netip.AddrPort {
 
 // greeter returns a server that sends a word to each client and then echoes.
 func greeter(t *testing.T) netip.AddrPort {
-	return tcpServer(t, func(c *net.TCPConn) {
+	return tcpServer(t, func(c testConn) {
 		_, _ = c.Write([]byte("hello"))
 		_, _ = io.Copy(c, c)
 	})

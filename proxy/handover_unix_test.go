@@ -238,7 +238,7 @@ func echoOnce(addr netip.AddrPort) error {
 	return echoOver(c, "once")
 }
 
-func echoOver(c *net.TCPConn, text string) error {
+func echoOver(c testConn, text string) error {
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := c.Write([]byte(text)); err != nil {
 		return err

@@ -36,7 +36,7 @@ type watchedServer struct {
 
 func watchResets(t *testing.T) *watchedServer {
 	w := &watchedServer{}
-	w.addr = tcpServer(t, func(c *net.TCPConn) {
+	w.addr = tcpServer(t, func(c testConn) {
 		buf := make([]byte, 1<<10)
 		for {
 			n, err := c.Read(buf)
@@ -53,9 +53,9 @@ func watchResets(t *testing.T) *watchedServer {
 }
 
 // connected returns one connection to each of servers, in order, through service s.
-func (h *house) connected(at netip.AddrPort, servers ...*watchedServer) []*net.TCPConn {
+func (h *house) connected(at netip.AddrPort, servers ...*watchedServer) []testConn {
 	h.Helper()
-	var conns []*net.TCPConn
+	var conns []testConn
 	for _, s := range servers {
 		h.endpoints("s", s.addr)
 		c := dialTCP(h.T, at)
@@ -71,7 +71,7 @@ func (h *house) connected(at netip.AddrPort, servers ...*watchedServer) []*net.T
 }
 
 // isCut waits until a connection to s is reset on both sides.
-func (h *house) isCut(c *net.TCPConn, s *watchedServer) {
+func (h *house) isCut(c testConn, s *watchedServer) {
 	h.Helper()
 	_, err := c.Read(make([]byte, 1))
 	wantReset(h.T, err)
@@ -190,7 +190,7 @@ func TestManyConnectionsOfAnEndpointAreCut(t *testing.T) {
 		h.options.Loops = 1
 		a, b := watchResets(t), watchResets(t)
 		at := h.serve(Service{OnLeave: OnLeave{Critical: -1}}, a.addr)
-		var conns []*net.TCPConn
+		var conns []testConn
 		for range 700 {
 			c := dialTCP(t, at)
 			exchange(t, c, "hello")

@@ -30,7 +30,7 @@ func TestLoopsSpeakTLS(t *testing.T) {
 			server := tcpServer(t, echo)
 			if tt != "in" {
 				s.EndpointTLS = &EndpointTLS{Config: func(lb.Endpoint) (*tls.Config, error) { return cc, nil }}
-				server = tcpServer(t, func(c *net.TCPConn) {
+				server = tcpServer(t, func(c testConn) {
 					x := tls.Server(c, sc)
 					defer x.Close()
 					io.Copy(x, x)

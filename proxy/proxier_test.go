@@ -183,7 +183,7 @@ func TestShutdownWaitsForConnections(t *testing.T) {
 func TestShutdownCutsWhenItsContextEnds(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		serverEnd := make(chan error, 1)
-		c := dialTCP(t, h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		c := dialTCP(t, h.serve(Service{}, tcpServer(t, func(c testConn) {
 			io.CopyN(c, c, 6)
 			_, err := c.Read(make([]byte, 1))
 			serverEnd <- err

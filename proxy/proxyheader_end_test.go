@@ -83,8 +83,8 @@ func TestBadHeadersHideNoFault(t *testing.T) {
 
 // If a deadline passes before the header is written, the client has not failed: the pair checks its limits and goes on.
 func TestDeadlineBeforeTheHeaderIsWritten(t *testing.T) {
-	accepted := make(chan *net.TCPConn, 1)
-	server := tcpServer(t, func(c *net.TCPConn) {
+	accepted := make(chan testConn, 1)
+	server := tcpServer(t, func(c testConn) {
 		accepted <- c
 		<-t.Context().Done()
 	})

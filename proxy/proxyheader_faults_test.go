@@ -5,7 +5,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -22,13 +21,13 @@ func TestAPartOfAHeaderIsNotPassedOn(t *testing.T) {
 			t.Skip("only the system calls of the loops misbehave")
 		}
 		var parts atomic.Int64
-		bad := tcpServer(t, func(c *net.TCPConn) {
+		bad := tcpServer(t, func(c testConn) {
 			c.SetLinger(0)
 			if n, _ := c.Read(make([]byte, 1000)); n < 16 { // the header has more
 				parts.Add(1)
 			}
 		})
-		good := tcpServer(t, func(c *net.TCPConn) {
+		good := tcpServer(t, func(c testConn) {
 			if p, err := parseHeader(c); err == nil && p.Src != realClient {
 				t.Errorf("the server got %+v, want a header of %s", p, realClient)
 			} else if err != nil {

@@ -182,7 +182,7 @@ func TestAcceptProxyRefuses(t *testing.T) {
 // A header is believed only if it comes from a proxy that is named.
 func TestAcceptProxyTrustsOnlyFrom(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		server := tcpServer(t, func(c *net.TCPConn) { t.Error("a server was reached") })
+		server := tcpServer(t, func(c testConn) { t.Error("a server was reached") })
 		addr := h.serve(Service{AcceptProxy: &AcceptProxy{From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
 			server)
 		c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(addr))
@@ -202,7 +202,7 @@ func TestAcceptProxyAndRulesOnClients(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{AcceptProxy: anyLocal, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 			Deny: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32")}}, tcpServer(t, echo))
-		from := func(client string) *net.TCPConn {
+		from := func(client string) testConn {
 			c := dialTCP(t, addr)
 			c.Write(proxyproto.AppendV2(nil, proxyproto.Header{Src: netip.MustParseAddrPort(client), Dst: realServer}))
 			return c
@@ -233,7 +233,7 @@ func TestAcceptProxyLetsProxiesCheck(t *testing.T) {
 func TestAcceptProxyLimitsTheRealClient(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{AcceptProxy: anyLocal, MaxPerClient: 1}, tcpServer(t, echo))
-		from := func(client string) *net.TCPConn {
+		from := func(client string) testConn {
 			c := dialTCP(t, addr)
 			c.Write(proxyproto.AppendV1(nil, netip.MustParseAddrPort(client), realServer))
 			return c
@@ -294,7 +294,7 @@ func TestSendProxy(t *testing.T) {
 		t.Run(fmt.Sprint("v", int(v)), func(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
 				told, first := records(h), make(chan string, 2)
-				addr := h.serve(Service{SendProxy: v}, tcpServer(t, func(c *net.TCPConn) {
+				addr := h.serve(Service{SendProxy: v}, tcpServer(t, func(c testConn) {
 					first <- firstBytes(c, func(b string) bool {
 						_, n, _ := proxyproto.Parse([]byte(b))
 						return n > 0
@@ -331,7 +331,7 @@ func TestSendProxy(t *testing.T) {
 func TestSendProxyWithFirstBytes(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		first := make(chan string, 1)
-		server := tcpServer(t, func(c *net.TCPConn) {
+		server := tcpServer(t, func(c testConn) {
 			first <- firstBytes(c, func(b string) bool { return strings.HasSuffix(b, "request") })
 		})
 		h.balancer.Configure("s", lb.Options{MaxQueue: 10, EmptyWait: time.Minute})
@@ -357,12 +357,12 @@ func TestSendProxyWithFirstBytes(t *testing.T) {
 // of its own.
 func TestSendProxyAgainToTheNextEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		bad := tcpServer(t, func(c *net.TCPConn) {
+		bad := tcpServer(t, func(c testConn) {
 			readHeader(c)
 			c.SetLinger(0)
 		})
 		headers := make(chan proxyproto.Header, 20)
-		good := tcpServer(t, func(c *net.TCPConn) {
+		good := tcpServer(t, func(c testConn) {
 			p, err := parseHeader(c)
 			if err != nil {
 				t.Error(err)
@@ -390,7 +390,7 @@ func TestSendProxyAgainToTheNextEndpoint(t *testing.T) {
 func TestProxyHeadersArePassedOn(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		headers := make(chan proxyproto.Header, 1)
-		addr := h.serve(Service{SendProxy: proxyproto.V2, AcceptProxy: anyLocal}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{SendProxy: proxyproto.V2, AcceptProxy: anyLocal}, tcpServer(t, func(c testConn) {
 			p, err := parseHeader(c)
 			if err != nil {
 				t.Error(err)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"net"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -16,7 +15,7 @@ import (
 
 // told dials addr. told returns the connection and a channel that receives the error of the first read. A nil error
 // means that "hello" has come.
-func told(t *testing.T, h *house, addr string) (*net.TCPConn, <-chan error) {
+func told(t *testing.T, h *house, addr string) (testConn, <-chan error) {
 	t.Helper()
 	first := make(chan error, 1)
 	c, err := dialAs(addr)
@@ -32,7 +31,7 @@ func told(t *testing.T, h *house, addr string) (*net.TCPConn, <-chan error) {
 		_, err := bufio.NewReader(c).Peek(5)
 		first <- err
 	}()
-	return c.(*net.TCPConn), first
+	return c, first
 }
 
 // accepted returns how many clients have been accepted and have not left.
@@ -49,7 +48,7 @@ func TestClientsQueueForRoom(t *testing.T) {
 		if err := testproc.Receive(t, "an answer", first); err != nil {
 			t.Fatal(err)
 		}
-		var conns []*net.TCPConn
+		var conns []testConn
 		var answers []<-chan error
 		for i := range 3 {
 			c, first := told(t, h, addr)
@@ -118,7 +117,7 @@ func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
 		if _, err := c.Write([]byte("request")); err != nil {
 			t.Fatal(err)
 		}
-		c.(*net.TCPConn).CloseWrite()
+		c.CloseWrite()
 		eventually(t, equals("clients", h.accepted, 2))
 		a.Close()
 		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
@@ -135,7 +134,7 @@ func TestCloseEndsTheQueue(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})
 		var served atomic.Int32
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			served.Add(1)
 			_, _ = c.Write([]byte("hello"))
 			_, _ = io.Copy(c, c)
@@ -169,7 +168,7 @@ func TestCloseEndsTheQueueOfAllListeners(t *testing.T) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})
 		var served atomic.Int32
 		one, other := freePort(t, TCP), freePort(t, TCP)
-		h.serve(Service{Listen: listen(one, other)}, tcpServer(t, func(c *net.TCPConn) {
+		h.serve(Service{Listen: listen(one, other)}, tcpServer(t, func(c testConn) {
 			served.Add(1)
 			_, _ = c.Write([]byte("hello"))
 			_, _ = io.Copy(c, c)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -81,7 +80,7 @@ func (s *script) at(end, i int) byte { return byte(uint64(i)*2654435761>>9 ^ s.s
 type score struct{ sent, received int }
 
 // play does what the script says for one end, and returns an error if the other end did not.
-func (s *script) play(c *net.TCPConn, end int) (score, error) {
+func (s *script) play(c testConn, end int) (score, error) {
 	mine, other := s.ends[end], s.ends[1-end]
 	var sum score
 	var serr, rerr error
@@ -109,7 +108,7 @@ func (s *script) play(c *net.TCPConn, end int) (score, error) {
 		wg.Wait()
 	}
 	if mine.last == resetFIN && serr == nil {
-		abort(c)
+		resetTCP(c)
 	}
 	switch {
 	case errors.Is(rerr, errWrongByte):
@@ -135,7 +134,7 @@ func (s *script) play(c *net.TCPConn, end int) (score, error) {
 }
 
 // send sends an end's stream, and ends it.
-func (s *script) send(c *net.TCPConn, end int) (sent int, err error) {
+func (s *script) send(c testConn, end int) (sent int, err error) {
 	mine := s.ends[end]
 	rnd := rand.New(rand.NewPCG(s.seed, uint64(end)))
 	size := mine.size
@@ -157,7 +156,7 @@ func (s *script) send(c *net.TCPConn, end int) (sent int, err error) {
 		}
 	}
 	if mine.last == reset {
-		abort(c)
+		resetTCP(c)
 		return sent, nil
 	}
 	return sent, c.CloseWrite()
@@ -166,7 +165,7 @@ func (s *script) send(c *net.TCPConn, end int) (sent int, err error) {
 var errWrongByte = errors.New("wrong byte")
 
 // check reads and checks the stream to its end, and returns its length. The error is nil for a proper end.
-func (s *script) check(c *net.TCPConn, from int) (int, error) {
+func (s *script) check(c testConn, from int) (int, error) {
 	mine := s.ends[1-from]
 	buf := make([]byte, 32<<10)
 	if mine.tiny {
@@ -233,7 +232,7 @@ func TestTCPRandomConnections(t *testing.T) {
 			received[end].Add(int64(s.received))
 		}
 		var problems sync.Map
-		server := func(c *net.TCPConn) {
+		server := func(c testConn) {
 			var seed [header]byte
 			c.SetDeadline(time.Now().Add(time.Minute))
 			if _, err := io.ReadFull(c, seed[:]); err != nil {
@@ -329,5 +328,5 @@ func (s *script) playClient(addr netip.AddrPort) (score, error) {
 	if _, err := c.Write(binary.BigEndian.AppendUint64(nil, s.seed)); err != nil {
 		return score{}, err
 	}
-	return s.play(c.(*net.TCPConn), 0)
+	return s.play(c, 0)
 }

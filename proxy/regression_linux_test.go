@@ -17,7 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-func sendUrgent(t *testing.T, c *net.TCPConn, text string) {
+func sendUrgent(t *testing.T, c testConn, text string) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -37,7 +37,7 @@ func TestTCPUrgentDataInBulk(t *testing.T) {
 		const size = 4 << 20
 		got := make(chan int64, 1)
 		release := make(chan struct{})
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			<-release // until then the end of the stream arrives behind the urgent data
 			n, err := io.Copy(io.Discard, c)
 			if err != nil {
@@ -70,7 +70,7 @@ func TestTCPUrgentDataInBulk(t *testing.T) {
 // If the idle timeout cuts an answer short, the client must get a reset.
 func TestTCPIdleEndOfAStuckAnswerIsAReset(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{IdleTimeout: time.Second}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{IdleTimeout: time.Second}, tcpServer(t, func(c testConn) {
 			io.ReadFull(c, make([]byte, 1))
 			c.Write(make([]byte, 32<<20))
 		}))
@@ -101,7 +101,7 @@ func TestTCPResetAfterTheEndIsPassedOn(t *testing.T) {
 	h.start()
 	defer h.Close()
 	asked, gone := make(chan struct{}), make(chan struct{})
-	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+	addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 		io.ReadAll(c)
 		close(asked)
 		raw, err := c.SyscallConn()
@@ -134,7 +134,7 @@ func TestTCPResetAfterTheEndIsPassedOn(t *testing.T) {
 func TestLoopQueuesADirectionOnce(t *testing.T) {
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.options = Options{LoadBalancer: h.balancer, Loops: 1}
-	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) }))
+	addr := h.serve(Service{}, tcpServer(t, func(c testConn) { io.Copy(io.Discard, c) }))
 	defer h.Close()
 	l := h.engine.(*loopEngine).loops[0]
 	l.do(func() { l.pipes.max = 0 }) // by read and write, whose share is small
@@ -210,7 +210,7 @@ func TestSelfConnectionIsKnown(t *testing.T) {
 	}
 	addr := tcpServer(t, echo)
 	c := dialTCP(t, addr)
-	f, err := c.File()
+	f, err := c.(*net.TCPConn).File()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestTCPHostNameWithSeveralAddresses(t *testing.T) {
 
 // A cut between the dial and the relay takes effect.
 func TestPortableCutBeforeRelay(t *testing.T) {
-	addr := tcpServer(t, func(c *net.TCPConn) { io.ReadAll(c) })
+	addr := tcpServer(t, func(c testConn) { io.ReadAll(c) })
 	a, b := dialTCP(t, addr), dialTCP(t, addr)
 	p := newPortablePair(a, b, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
 	p.cut(endCut)

@@ -193,7 +193,7 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 		h.endpoints("tcp", tcpServer(t, echo))
 		h.endpoints("udp", udpServer(t, echoUDP))
 		at := h.serveAll(Service{Name: "greedy"}, Service{Name: "tcp"}, Service{Name: "udp", Protocol: UDP})
-		var greedy []*net.TCPConn
+		var greedy []testConn
 		for range 100 {
 			greedy = append(greedy, dialTCP(t, at["greedy"]))
 		}
@@ -277,7 +277,7 @@ func TestAddedServiceGetsItsFloor(t *testing.T) {
 				}
 				first := Service{Name: "first", Protocol: protocol}
 				at := h.serveAll(first)
-				var clients []*net.TCPConn
+				var clients []testConn
 				for n := h.room(); n > 0; n-- {
 					if protocol == UDP {
 						query(t, dialUDP(t, at["first"]), "x")
@@ -369,7 +369,7 @@ func TestNothingMakesRoomWhileItStands(t *testing.T) {
 			t.Errorf("%d sessions, want %d", suspended, active)
 		}
 		_, floor := h.Proxier.services["tcp"].share.load()
-		var clients []*net.TCPConn
+		var clients []testConn
 		for range floor/pairDescriptors + 1 { // below an equal part
 			clients = append(clients, dialTCP(t, at["tcp"]))
 		}

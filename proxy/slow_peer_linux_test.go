@@ -14,7 +14,7 @@ import (
 )
 
 // dialNarrow dials with small socket buffers, so that few bytes are on their way at once.
-func dialNarrow(t *testing.T, addr fmt.Stringer) *net.TCPConn {
+func dialNarrow(t *testing.T, addr fmt.Stringer) testConn {
 	t.Helper()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) {
@@ -36,7 +36,7 @@ func TestTCPReaderOfSingleBytes(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 96 << 10
 		sum := make(chan [32]byte, 1)
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			sum <- sendRandom(c, size, 5)
 		}))
 		c := dialNarrow(t, addr)
@@ -61,7 +61,7 @@ func TestTCPReaderOfSingleBytes(t *testing.T) {
 func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		const size = 200 << 10
-		addr := h.serve(Service{HalfCloseTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{HalfCloseTimeout: trickleLimit}, tcpServer(t, func(c testConn) {
 			c.Write(make([]byte, size))
 		}))
 		slow, stuck := dialNarrow(t, addr), dialNarrow(t, addr)
@@ -90,14 +90,14 @@ func TestTCPPeersThatNeverRead(t *testing.T) {
 		const peers = maxPipes + 16 // more than there are pipes
 		asked := make(chan struct{})
 		var senders sync.WaitGroup
-		fill := func(c *net.TCPConn) {
+		fill := func(c testConn) {
 			for b := make([]byte, 64<<10); ; {
 				if _, err := c.Write(b); err != nil {
 					return
 				}
 			}
 		}
-		addr := h.serve(Service{IdleTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{IdleTimeout: trickleLimit}, tcpServer(t, func(c testConn) {
 			b := make([]byte, 1)
 			if io.ReadFull(c, b); b[0] == 'e' {
 				c.Write(b)

@@ -49,8 +49,8 @@ func trusting(c tls.Certificate) *x509.CertPool {
 }
 
 // asPostgres answers sslRequest with a byte, and then does as repeats does.
-func asPostgres(name, answer string) func(c *net.TCPConn) {
-	return func(c *net.TCPConn) {
+func asPostgres(name, answer string) func(c testConn) {
+	return func(c testConn) {
 		b := make([]byte, len(sslRequest))
 		if readExactly(c, b) != nil || string(b) != sslRequest {
 			io.WriteString(c, fmt.Sprintf("no request but %q", b))
@@ -132,7 +132,7 @@ func TestPostgresClients(t *testing.T) {
 func TestPostgresBehindPROXYHeader(t *testing.T) {
 	hello := helloTo("db.example.com")
 	forEachEngine(t, func(t *testing.T, h *house) {
-		server := tcpServer(t, func(c *net.TCPConn) {
+		server := tcpServer(t, func(c testConn) {
 			if header, err := parseHeader(c); err != nil || header.Src != addrOf(c.RemoteAddr()) &&
 				!header.Src.Addr().IsLoopback() {
 				io.WriteString(c, "no header")
@@ -192,7 +192,7 @@ func TestPostgresEndpointWithoutTLS(t *testing.T) {
 func TestPostgresEndpointThatIsSilent(t *testing.T) {
 	hello := helloTo("db.example.com")
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
-		silent := tcpServer(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
+		silent := tcpServer(t, func(c testConn) { io.Copy(io.Discard, c) })
 		h.start()
 		h.balancer.Configure("db", lb.Options{MaxFails: -1})
 		at := freePort(t, TCP)

@@ -159,8 +159,8 @@ func (h *house) share(at netip.AddrPort, tenants ...tenant) netip.AddrPort {
 }
 
 // repeats answers with a name, and then sends back what it reads.
-func repeats(name string) func(c *net.TCPConn) {
-	return func(c *net.TCPConn) {
+func repeats(name string) func(c testConn) {
+	return func(c testConn) {
 		io.WriteString(c, name+":")
 		echo(c)
 	}
@@ -293,7 +293,7 @@ func TestSNIWaitsNotForEver(t *testing.T) {
 		log := &testproc.Log{}
 		h.options.Logger = hclog.New(&hclog.LoggerOptions{Output: log})
 		at := h.share(netip.AddrPort{}, append([]tenant{{name: "rest"}}, names...)...)
-		var clients []*net.TCPConn
+		var clients []testConn
 		for _, sends := range []string{"", "\x16", helloTo("db.example.com")[:100], sslRequest[:7], sslRequest} {
 			c := dialTCP(t, at)
 			io.WriteString(c, sends)
@@ -491,7 +491,7 @@ func TestSNIWithTLS(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.start()
 		at := freePort(t, TCP)
-		h.endpoints("db", tcpServer(t, func(c *net.TCPConn) {
+		h.endpoints("db", tcpServer(t, func(c testConn) {
 			s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}})
 			io.Copy(s, s)
 			s.Close()

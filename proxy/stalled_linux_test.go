@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"sync"
 	"testing"
@@ -43,7 +42,7 @@ func stands(n func() int64) func() error {
 }
 
 // dialGreeted returns a client that has received a byte from its endpoint.
-func dialGreeted(t *testing.T, addr netip.AddrPort) *net.TCPConn {
+func dialGreeted(t *testing.T, addr netip.AddrPort) testConn {
 	t.Helper()
 	c := dialTCP(t, addr)
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
@@ -61,12 +60,12 @@ func TestTCPStalledDestinationsHoldNoPipes(t *testing.T) {
 		sendRandom(sent, size, 7)
 		want := sumBytes(sent.Bytes())
 		begin := make(chan struct{})
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			io.WriteString(c, "!")
 			<-begin
 			c.Write(sent.Bytes())
 		}))
-		var clients []*net.TCPConn
+		var clients []testConn
 		for range stalled {
 			c := dialGreeted(t, addr)
 			c.SetDeadline(time.Now().Add(5 * time.Minute))
@@ -108,7 +107,7 @@ func TestTCPDestinationTakesLessThanItHasRoomFor(t *testing.T) {
 		h.options.Loops = 1
 		sent := make(chan [32]byte, 1)
 		begin := make(chan struct{})
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			io.WriteString(c, "!")
 			<-begin
 			sent <- sendRandom(c, size, 8)
@@ -142,7 +141,7 @@ func TestTCPIdleTimeoutWhileTheAnswerWaitsInFull(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
 				begin := make(chan struct{})
-				addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+				addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c testConn) {
 					io.WriteString(c, "!")
 					<-begin
 					c.Write(make([]byte, size))

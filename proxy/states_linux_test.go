@@ -30,7 +30,7 @@ const (
 
 func (a act) String() string { return [...]string{"stays", "FIN", "RST"}[a] }
 
-func (a act) do(c *net.TCPConn) {
+func (a act) do(c testConn) {
 	switch a {
 	case fin:
 		c.CloseWrite()
@@ -43,7 +43,7 @@ func (a act) do(c *net.TCPConn) {
 type couple struct {
 	*testing.T
 	*house
-	peers  [2]*net.TCPConn
+	peers  [2]testConn
 	sent   [2]int64 // bytes that each peer has sent, without the first byte
 	acked  [2]int64 // part of sent that the proxy must have
 	before int      // descriptors that were open
@@ -52,8 +52,8 @@ type couple struct {
 // newCouple connects a client to a server.
 func newCouple(t *testing.T, h *house) *couple {
 	t.Helper()
-	hold, servers := make(chan struct{}), make(chan *net.TCPConn, 1)
-	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+	hold, servers := make(chan struct{}), make(chan testConn, 1)
+	addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 		c.SetDeadline(time.Now().Add(30 * time.Second))
 		servers <- c
 		<-hold

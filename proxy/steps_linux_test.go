@@ -79,7 +79,7 @@ func (l *steppedLoop) stepUntil(what string, ok func() bool) {
 }
 
 // connected returns a client and its pair, which relays.
-func (l *steppedLoop) connected() (*net.TCPConn, *loopPair) {
+func (l *steppedLoop) connected() (testConn, *loopPair) {
 	l.Helper()
 	c := dialTCP(l.T, l.addr)
 	src := c.LocalAddr().(*net.TCPAddr).AddrPort()
@@ -102,7 +102,7 @@ func waiting(fd int32) int {
 }
 
 // endless writes until a write fails, and reads meanwhile.
-func endless(c *net.TCPConn) {
+func endless(c testConn) {
 	go io.Copy(io.Discard, c)
 	for b := make([]byte, 256<<10); ; {
 		if _, err := c.Write(b); err != nil {
@@ -124,7 +124,7 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			hold := make(chan struct{})
-			l := newSteppedLoop(t, tcpServer(t, func(c *net.TCPConn) {
+			l := newSteppedLoop(t, tcpServer(t, func(c testConn) {
 				go io.Copy(io.Discard, c)
 				<-hold
 			}))
@@ -169,7 +169,7 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 func TestLoopBusyPairStarvesNobody(t *testing.T) {
 	for _, pipes := range []int{0, maxPipes} {
 		t.Run(fmt.Sprint(pipes, " pipes"), func(t *testing.T) {
-			l := newSteppedLoop(t, tcpServer(t, func(c *net.TCPConn) {
+			l := newSteppedLoop(t, tcpServer(t, func(c testConn) {
 				b := make([]byte, 1)
 				if io.ReadFull(c, b); b[0] == 'b' {
 					endless(c)
@@ -189,7 +189,7 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 				limit, exchanges = 200, 20 // faults may delay events of epoll
 			}
 			for i := range exchanges {
-				for side, c := range []*net.TCPConn{quiet, nil} {
+				for side, c := range []testConn{quiet, nil} {
 					turns := 0
 					if c != nil {
 						io.WriteString(c, "q")

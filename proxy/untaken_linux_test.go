@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"syscall"
@@ -23,7 +22,7 @@ func TestLoopSendsUntakenBytesToAnotherEndpoint(t *testing.T) {
 	}
 	reset, done := make(chan struct{}), make(chan struct{})
 	var connections atomic.Int32
-	resetsFirst := func(c *net.TCPConn) {
+	resetsFirst := func(c testConn) {
 		if connections.Add(1) > 1 {
 			echo(c)
 			return
@@ -55,17 +54,17 @@ func TestPortablePairKeepsUntakenBytes(t *testing.T) {
 	s := newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1)
 	denied := newDenials(hclog.NewNullLogger())
 	connected, reset := make(chan struct{}), make(chan struct{})
-	endpoint := func(at netip.AddrPort) *net.TCPConn { return dialTCP(t, at) }
-	failing := endpoint(tcpServer(t, func(c *net.TCPConn) {
+	endpoint := func(at netip.AddrPort) testConn { return dialTCP(t, at) }
+	failing := endpoint(tcpServer(t, func(c testConn) {
 		<-connected
 		resetTCP(c)
 		close(reset)
 	}))
 	close(connected)
 	<-reset
-	var accepted *net.TCPConn
+	var accepted testConn
 	taken := make(chan struct{})
-	client := dialTCP(t, tcpServer(t, func(c *net.TCPConn) {
+	client := dialTCP(t, tcpServer(t, func(c testConn) {
 		accepted = c
 		close(taken)
 		<-t.Context().Done()

@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"syscall"
 	"testing"
 )
@@ -13,7 +12,7 @@ import (
 func TestTCPUrgentDataStaysInTheStream(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		got := make(chan string, 1)
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{}, tcpServer(t, func(c testConn) {
 			b, _ := io.ReadAll(c)
 			got <- string(b)
 		}))

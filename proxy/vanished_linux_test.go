@@ -136,7 +136,7 @@ func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
 
 // vanishes makes the host of gone vanish while bytes from other are on their way to it. vanishes waits until other is
 // reset.
-func vanishes(t *testing.T, vanish func(), gone, other *net.TCPConn) {
+func vanishes(t *testing.T, vanish func(), gone, other testConn) {
 	t.Helper()
 	exchangeWith(t, gone, other)
 	vanish()
@@ -150,7 +150,7 @@ func vanishes(t *testing.T, vanish func(), gone, other *net.TCPConn) {
 }
 
 // exchangeWith sends a byte each way between a client and its server.
-func exchangeWith(t *testing.T, ends ...*net.TCPConn) {
+func exchangeWith(t *testing.T, ends ...testConn) {
 	t.Helper()
 	for i, c := range ends {
 		if _, err := c.Write([]byte("x")); err != nil {
