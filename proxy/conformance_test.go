@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,8 +32,14 @@ var engines = []struct {
 // it.
 var onEachEngine = func(*Options) {}
 
+// onlyEngines are the names of the engines that forEachEngine uses; nil means all. Tests that run other tests set it.
+var onlyEngines []string
+
 func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
 	for _, e := range engines {
+		if onlyEngines != nil && !slices.Contains(onlyEngines, e.name) {
+			continue
+		}
 		t.Run(e.name, func(t *testing.T) {
 			h := &house{T: t, balancer: lb.NewRoundRobin()}
 			h.options = Options{LoadBalancer: h.balancer, Engine: e.kind}
@@ -116,6 +123,7 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	if proxyHeaders && s.Protocol == UDP {
 		s.SendProxy = proxyproto.V2
 	}
+	encrypt(&s)
 	h.endpoints("s", endpoints...)
 	if err := h.Apply([]Service{s}); err != nil {
 		h.Fatal(err)
@@ -166,7 +174,7 @@ func equals[V comparable](what string, get func() V, want V) func() error {
 	}
 }
 
-// A testConn is a connection of a client or a server of the suite. It is a *net.TCPConn, or speaks a protocol over one.
+// A testConn is a connection of a client or a server of the suite: a *net.TCPConn, or a *tlsConn over one.
 type testConn interface {
 	net.Conn
 	syscall.Conn
@@ -199,7 +207,9 @@ func tcpServer(t *testing.T, handle func(c testConn)) netip.AddrPort {
 			mu.Unlock()
 			wg.Go(func() {
 				if (!proxyHeaders || readHeader(c) == nil) && hearTLS(c) == nil {
-					handle(c.(*net.TCPConn))
+					s := shakeHands(c.(*net.TCPConn), true)
+					handle(s)
+					s.Close()
 				}
 				c.Close()
 				mu.Lock()
@@ -289,7 +299,7 @@ func begin(c *net.TCPConn) testConn {
 		_, _ = c.Write(proxyproto.AppendV1(nil, addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())))
 	}
 	beginTLS(c)
-	return c
+	return shakeHands(c, false)
 }
 
 // ask connects, and returns all that the server sends.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -20,15 +21,17 @@ const maxDials = 3
 
 // A dialer finds an endpoint for one client.
 type dialer struct {
-	client   streamConn
-	service  *service
-	resolver *lb.Resolver
-	src      netip.AddrPort
-	tried    lb.Tried
-	errs     *multierror.Error
-	waiting  atomic.Bool // the client waits for a free slot; may be read concurrently
-	untaken  []byte      // bytes of the client that no tried endpoint has taken; see portablePair
-	request  []byte      // what an endpoint gets first and must accept; nil if there is nothing, see service.tlsRequest
+	client     streamConn
+	service    *service
+	resolver   *lb.Resolver
+	handshakes handshakes
+	src        netip.AddrPort
+	hop        *hop // for the PROXY header that goes ahead of a TLS handshake
+	tried      lb.Tried
+	errs       *multierror.Error
+	waiting    atomic.Bool // the client waits for a free slot; may be read concurrently
+	untaken    []byte      // bytes of the client that no tried endpoint has taken; see portablePair
+	request    []byte      // what an endpoint gets first and must accept; nil if there is nothing, see service.tlsRequest
 }
 
 // dial connects to the next endpoint that answers. dial tries up to maxDials endpoints, each for at most the service's
@@ -141,7 +144,13 @@ func watchClient(c streamConn) *clientWatch {
 
 func (w *clientWatch) look() {
 	defer close(w.ended)
-	if gone := connDeserted(w.client); gone != nil {
+	var gone *clientError
+	if s, is := w.client.(*secureConn); is {
+		gone = s.deserted()
+	} else {
+		gone = connDeserted(w.client)
+	}
+	if gone != nil {
 		w.gone <- gone
 	}
 }
@@ -162,7 +171,8 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 }
 
 // dialEndpoint connects to an endpoint within the service's connect timeout. If the endpoint has a host name, the
-// timeout covers all its addresses together. The lookup of the name has as much time again.
+// timeout covers all its addresses together. The lookup of the name has as much time again. So has a TLS
+// handshake.
 func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (streamConn, error) {
 	spec := d.service.spec.Load()
 	if e.Host == "" {
@@ -185,7 +195,28 @@ func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (streamConn, er
 			return nil, dialError(e, err)
 		}
 	}
+	if spec.EndpointTLS != nil {
+		return d.secure(ctx, spec, e, s)
+	}
 	return s, nil
+}
+
+// secure shakes hands with endpoint m of spec over c. After an error, c is closed.
+func (d *dialer) secure(ctx context.Context, spec *Service, m *lb.Member, c streamConn) (streamConn, error) {
+	config, err := spec.EndpointTLS.Config(m.Endpoint)
+	if err == nil {
+		w := &wire{streamConn: c, bare: c}
+		if d.request == nil { // otherwise the endpoint has got the header
+			w.header = d.service.proxyHeader(d.hop)
+		}
+		until := time.Now().Add(spec.connectTimeout())
+		var s *secureConn
+		if s, err = d.handshakes.shake(ctx, w, tls.Client(w, config), until); err == nil {
+			return s, nil
+		}
+	}
+	_ = c.Close() // not by a reset, which could overtake what TLS has told the endpoint
+	return nil, endpointHandshakeError(m, err)
 }
 
 // dialError returns the error of a dial to m. lb.CauseOf and package net need to see what kind of socket was dialled.

@@ -18,7 +18,8 @@ type portable struct {
 	denied     *sys.Denials
 	roster     roster
 	byEndpoint endpointIndex
-	clients    atomic.Uint64       // TCP clients, and UDP sessions with headers, so far; gives each a number
+	clients    atomic.Uint64 // TCP clients, and UDP sessions with headers, so far; gives each a number
+	handshakes handshakes
 	turns      turns               // of the goroutines that accept clients, to find stuck ones
 	asks       []*pulse            // ask the locks that all connections share
 	udp        register[udpSocket] // the open UDP sockets of the engine
@@ -39,7 +40,7 @@ func newPortable(b *budget, r *lb.Resolver, d *sys.Denials) *portable {
 	d.Try(portableCalls)
 	e := &portable{
 		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: r, denied: d,
-		byEndpoint: endpointIndex{all: map[lb.MemberKey]*portableEndpointPairs{}},
+		handshakes: newHandshakes(), byEndpoint: endpointIndex{all: map[lb.MemberKey]*portableEndpointPairs{}},
 	}
 	e.asks = []*pulse{
 		lockPulse("the lock of connections by endpoint", &e.byEndpoint.mu),

@@ -65,7 +65,7 @@ func (m *mover) announce() error {
 	defer buffers.Put(buf)
 	all := append(append(buf[:0], header...), first...)
 	var failed error
-	if len(first) == 0 && connReadable(m.src) { // so the read does not wait
+	if len(first) == 0 && !isSecure(m.src) && connReadable(m.src) { // so the read does not wait
 		var n int
 		n, failed = m.src.Read(buf[len(header):])
 		all = buf[:len(header)+n]

@@ -12,7 +12,8 @@ type tcpClient struct {
 	dialer *dialer
 	began  time.Time
 
-	greeting bool // the client has not sent its PROXY header or ClientHello yet
+	greeting bool     // the client has not sent its PROXY header or ClientHello yet, or its TLS handshake is not over
+	tls      *TLSPeer // what the handshake with the client has shown; nil without TLS
 
 	pair atomic.Pointer[portablePair] // nil while the client has no connected endpoint
 }
@@ -21,7 +22,7 @@ type tcpClient struct {
 func (t *tcpClient) connection(q *ConnectionQuery) (Connection, bool) {
 	s, p := t.dialer.service, t.pair.Load()
 	c := Connection{Service: s.name(), Protocol: TCP, Client: t.dialer.src, Listener: t.socket.addr,
-		State: ConnectionConnecting, Age: time.Since(t.began)}
+		State: ConnectionConnecting, Age: time.Since(t.began), TLS: t.tls}
 	c.Idle = c.Age
 	if t.dialer.waiting.Load() {
 		c.State = ConnectionWaiting

@@ -13,10 +13,40 @@ func (m *mover) start() error {
 	return m.run()
 }
 
+// copyAll is run by Read and Write, where run cannot use the descriptors. copyAll holds a pooled buffer while it waits
+// for the source.
+func (m *mover) copyAll() error {
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := m.src.Read(buf[:])
+		if werr := m.write(buf[:n]); werr != nil {
+			return werr
+		}
+		if err == nil {
+			continue
+		}
+		if err == errAnswerFirst {
+			if err := m.answer(); err != nil {
+				return err
+			}
+			continue
+		}
+		if end, goOn := m.pair.expired(m, source, err); end {
+			return errIdle
+		} else if !goOn {
+			return err
+		}
+	}
+}
+
 // write writes all of b to the destination, or until a limit of the pair ends it.
 func (m *mover) write(b []byte) error {
 	if len(b) > 0 {
 		m.says()
+	}
+	if c, is := m.dst.(*secureConn); is {
+		return m.encrypt(c, b)
 	}
 	for len(b) > 0 {
 		n, err := m.dst.Write(b)

@@ -21,21 +21,4 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // run moves bytes until the source ends or an error occurs. run returns io.EOF, errIdle, a *writeError, or the error of
 // a read.
-func (m *mover) run() error {
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
-	for {
-		n, err := m.src.Read(buf[:])
-		if werr := m.write(buf[:n]); werr != nil {
-			return werr
-		}
-		if err == nil {
-			continue
-		}
-		if end, goOn := m.pair.expired(m, source, err); end {
-			return errIdle
-		} else if !goOn {
-			return err
-		}
-	}
-}
+func (m *mover) run() error { return m.copyAll() }

@@ -29,7 +29,7 @@ import (
 //	                          movement
 //	cut                    -> RST to both peers
 //
-// The connections are never wrapped, because splice(2) needs bare connections.
+// With TLS, an end is a close_notify and a FIN; a FIN without close_notify is a failure of the source.
 type portablePair struct {
 	client, server streamConn
 	service        *service
@@ -101,15 +101,14 @@ func (p *portablePair) downstream(pipes *pipePool, done chan<- struct{}) {
 // move runs one direction to its end, and then decides what that means for the other direction.
 func (p *portablePair) move(m *mover) {
 	err := m.start()
+	if isSecure(m.dst) && p.endsProperly(m, err) {
+		err = m.takeLeave()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	err = p.endLocked(m, err)
 	p.ends++
 	p.silence.over[p.sideOf(m.src)] = true
-	if err == io.EOF && (p.ends == 1 && connGone(m.src) || m.src == p.server && p.hungUp) {
-		// The kernel reports a reset only once. If the other direction got that report when it wrote, the read of this
-		// direction finds an end instead.
-		err = syscall.ECONNRESET
-	}
 	switch {
 	case err == errIdle:
 	case m.src == p.server && errors.Is(err, syscall.ECONNRESET):
@@ -153,6 +152,27 @@ func (p *portablePair) move(m *mover) {
 	}
 }
 
+// endLocked returns err, the error that has ended m, or ECONNRESET if the end that the system has reported is in truth
+// a reset. The kernel reports a reset only once. If the other direction got that report when it wrote, the read of this
+// direction finds an end instead.
+func (p *portablePair) endLocked(m *mover, err error) error {
+	reported := io.EOF
+	if isSecure(m.src) {
+		reported = errTruncated // io.EOF is a close_notify
+	}
+	if err == reported && (p.ends == 0 && connGone(m.src) || m.src == p.server && p.hungUp) {
+		return syscall.ECONNRESET
+	}
+	return err
+}
+
+// endsProperly reports whether the source of m has ended with err so that its destination is to see a proper end too.
+func (p *portablePair) endsProperly(m *mover, err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.endLocked(m, err) == io.EOF && !p.reset && !p.closing
+}
+
 func (p *portablePair) sideOf(c streamConn) int {
 	if c == p.client {
 		return clientSide
@@ -164,6 +184,13 @@ func (p *portablePair) sideOf(c streamConn) int {
 func (p *portablePair) blame(c streamConn, err error) {
 	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	p.hungUp = p.hungUp || p.why == notEnded && c == p.server && reset && time.Since(p.began) < earlyReset
+}
+
+// isRefusedByTLS reports whether TLS with the endpoint has failed before the endpoint sent anything. With TLS 1.3, a
+// server tells only after the handshake that it does not accept the client's certificate.
+func (p *portablePair) isRefusedByTLS() bool {
+	return isSecure(p.server) && p.why == failedBy(serverSide) && p.down.Load() == 0 && p.cause != errTruncated &&
+		!errors.As(p.cause, new(syscall.Errno))
 }
 
 func (p *portablePair) because(why endReason, cause error) {
@@ -292,13 +319,17 @@ type writeError struct{ error }
 
 func (e *writeError) Unwrap() error { return e.error }
 
-// deliver waits until the peers have acknowledged what was written to them, because a reset discards what is still on
-// its way. The kernel has no event for that, so deliver polls with growing pauses.
+// deliver sends what TLS has to say, and waits until the peers have acknowledged what was written to them, because a
+// reset discards what is still on its way. The kernel has no event for that, so deliver polls with growing pauses.
 func deliver(conns ...streamConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), deliverTimeout)
 	defer cancel()
 	pause := time.Millisecond
 	for _, c := range conns {
+		if s, is := c.(*secureConn); is {
+			limit, _ := ctx.Deadline()
+			s.flushUntil(limit)
+		}
 		for connUnsent(c) > 0 && sleep(ctx.Done(), pause) {
 			pause = min(2*pause, 50*time.Millisecond)
 		}

@@ -175,9 +175,24 @@ func (t *tcpSocket) handle(client streamConn, now *tenants) {
 	if counted {
 		defer s.uncount(src)
 	}
-	d := dialer{client: client, service: s, resolver: t.engine.resolver, src: src, untaken: first,
-		request: s.tlsRequest(&h)}
-	shown := &tcpClient{socket: t, dialer: &d, began: began}
+	if a := s.spec.Load().AcceptTLS; a != nil {
+		c, err := t.secure(client, s, a, src, first, began)
+		if err != nil {
+			t.refuse(client, s, src, err, began)
+			return
+		}
+		client, first, h.tls = c, nil, peerOf(c)
+	}
+	t.forward(client, s, &h, first, began)
+}
+
+// forward connects a client of s to an endpoint, and relays until the connection ends. first are the client's first
+// bytes.
+func (t *tcpSocket) forward(client streamConn, s *service, h *hop, first []byte, began time.Time) {
+	src := h.client
+	d := dialer{client: client, service: s, resolver: t.engine.resolver, handshakes: t.engine.handshakes, src: src,
+		hop: h, untaken: first, request: s.tlsRequest(h)}
+	shown := &tcpClient{socket: t, dialer: &d, began: began, tls: peerOf(client)}
 	place := t.engine.roster.add(shown)
 	defer t.engine.roster.remove(place)
 	for {
@@ -198,7 +213,10 @@ func (t *tcpSocket) handle(client streamConn, now *tenants) {
 				time.Since(began))
 		}
 		p := newPortablePair(client, server, s)
-		p.endpoint, p.untaken, p.header = endpoint, d.untaken, s.proxyHeader(&h)
+		p.endpoint, p.untaken = endpoint, d.untaken
+		if d.request == nil && !isSecure(server) { // otherwise the header has gone ahead of the request or handshake
+			p.header = s.proxyHeader(h)
+		}
 		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
 		t.engine.byEndpoint.join(p)
@@ -215,10 +233,12 @@ func (t *tcpSocket) handle(client streamConn, now *tenants) {
 			abort(client)
 		} else if p.hungUp && p.down.Load() == 0 {
 			endpoint.Failed(lb.Reset)
+		} else if p.isRefusedByTLS() {
+			s.notReached(endpoint, endpointHandshakeError(endpoint, p.cause), "endpoint ended the connection by TLS")
 		}
 		endpoint.Done()
 		if s.observed() {
-			s.ended(&report{client: src, listener: t.addr, endpoint: endpoint, dialTime: connect,
+			s.ended(&report{client: src, listener: t.addr, endpoint: endpoint, dialTime: connect, tls: shown.tls,
 				age: time.Since(began), up: p.up.Load(), down: p.down.Load()}, p.why, p.cause)
 		}
 		return
@@ -266,7 +286,7 @@ func (t *tcpSocket) refuse(client streamConn, s *service, src netip.AddrPort, er
 		s.unserved(src, err)
 	}
 	if s.observed() {
-		s.ended(&report{client: src, listener: t.addr, age: time.Since(began)}, why, cause)
+		s.ended(&report{client: src, listener: t.addr, age: time.Since(began), tls: peerOf(client)}, why, cause)
 	}
 }
 

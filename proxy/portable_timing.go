@@ -45,6 +45,7 @@ type waitsFor int8
 const (
 	source      waitsFor = iota // the direction waits for bytes to read
 	destination                 // the direction waits until its destination accepts bytes
+	sourceRoom                  // the direction waits until its source accepts what TLS answers it
 )
 
 // A silence records which directions of a pair had nothing to do when their deadline passed. If the process was
@@ -67,7 +68,8 @@ func (p *portablePair) isSilentLocked(m *mover, w waitsFor) bool {
 	if last := p.last.Load(); s.since != last {
 		s.since, s.set = last, [2]bool{}
 	}
-	if w == source && connReadable(m.src) || w == destination && connWritable(m.dst) {
+	if w == source && connReadable(m.src) || w == destination && connWritable(m.dst) ||
+		w == sourceRoom && connWritable(m.src) {
 		return false
 	}
 	s.set[p.sideOf(m.src)] = true

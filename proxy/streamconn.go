@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// A streamConn is a connection of the portable engine: a *net.TCPConn or a *net.UnixConn. A streamConn is never a type
-// that wraps one of them, because splice(2) needs the bare socket.
+// A streamConn is a connection of the portable engine: a *net.TCPConn or a *net.UnixConn, or a *secureConn over one of
+// them. No other type wraps a socket, because splice(2) needs the bare one.
 type streamConn interface {
 	net.Conn
 	syscall.Conn
@@ -25,6 +25,20 @@ func addrOf(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
+// bareOf returns the socket of c.
+func bareOf(c streamConn) streamConn {
+	if s, is := c.(*secureConn); is {
+		return s.wire.bare
+	}
+	return c
+}
+
+// isSecure reports whether TLS is spoken over c.
+func isSecure(c streamConn) bool {
+	_, is := c.(*secureConn)
+	return is
+}
+
 // keepOpen turns keep-alive on. Accepted sockets do not get it from an inherited listener.
 func keepOpen(c streamConn) {
 	if tcp, is := c.(*net.TCPConn); is {
@@ -33,8 +47,9 @@ func keepOpen(c streamConn) {
 }
 
 // abort closes c so that its peer does not see a proper end. For TCP, that is a reset. A Unix socket has no resets: its
-// peer gets an error only if c has bytes that nobody has read, and otherwise an end.
+// peer gets an error only if c has bytes that nobody has read, and otherwise an end. TLS says no close_notify.
 func abort(c streamConn) {
+	c = bareOf(c)
 	if tcp, is := c.(*net.TCPConn); is {
 		_ = tcp.SetLinger(0)
 	}
