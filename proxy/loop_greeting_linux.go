@@ -159,7 +159,7 @@ func (p *loopPair) announce(v proxyproto.Version) {
 
 // appendHeader appends the PROXY header for the endpoint to b.
 func (p *loopPair) appendHeader(b []byte, v proxyproto.Version) []byte {
-	about := hop{client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(p.loop.id))}
+	about := hop{client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(p.loop.id)), tls: p.clientTLS()}
 	if p.opening != nil {
 		about.tlvs = p.opening.tlvs
 	}
