@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"crypto/tls"
 	"fmt"
 	"slices"
 	"time"
@@ -18,6 +19,10 @@ type Options struct {
 	// ProbeHeader is the version of the PROXY header that a check sends. Endpoints that get a header from clients
 	// expect one from checks too. Over UDP the header is in the check's datagram, and only of version 2.
 	ProbeHeader proxyproto.Version
+
+	// ProbeTLS, unless it is nil, makes a check over TCP shake hands with the endpoint. Only the same pointer is the
+	// same ProbeTLS.
+	ProbeTLS *ProbeTLS
 
 	// Policy is the way to choose the next endpoint.
 	Policy Policy
@@ -54,6 +59,12 @@ type Options struct {
 	// from that loss, and is not restarted for each client. A zero EmptyWait means that clients do not wait for the
 	// first new endpoint.
 	EmptyWait time.Duration
+}
+
+// A ProbeTLS says how a check speaks TLS with endpoints.
+type ProbeTLS struct {
+	// Config returns the configuration for the next handshake with e, which must verify e. Any goroutine may call it.
+	Config func(e Endpoint) (*tls.Config, error)
 }
 
 // Network is the network over which endpoints are reached: TCP or UDP.

@@ -3,7 +3,9 @@ package lb
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -255,13 +257,33 @@ func (p *Prober) optionsOf(service string) Options {
 	return Options{}
 }
 
-// connect checks an endpoint over TCP.
+// connect checks an endpoint over TCP, and with ProbeTLS over TLS.
 func (p *Prober) connect(ctx context.Context, o Options, e Endpoint) error {
 	conn, err := p.dial(ctx, o, e)
 	if err != nil {
 		return err
 	}
+	if o.ProbeTLS != nil {
+		secure, err := o.ProbeTLS.shake(ctx, conn, e)
+		if err != nil {
+			_ = conn.Close()
+			return fmt.Errorf("%w: %w", ErrHandshake, err)
+		}
+		conn = secure
+	}
 	return hangUp(conn)
+}
+
+// shake shakes hands with e over conn. It resumes no session, because a check has to see the certificate.
+func (p *ProbeTLS) shake(ctx context.Context, conn net.Conn, e Endpoint) (net.Conn, error) {
+	config, err := p.Config(e)
+	if err != nil {
+		return nil, err
+	}
+	config = config.Clone()
+	config.ClientSessionCache = nil
+	secure := tls.Client(conn, config)
+	return secure, secure.HandshakeContext(ctx)
 }
 
 // hangUp closes a connection after a check. hangUp first reads the greeting of a server that speaks first. Closing a

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
+	"github.com/lictor-proxy/lictor/internal/testcert"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -329,4 +331,64 @@ func TestCheckThatIsOverLooksForAnAnswer(t *testing.T) {
 	testproc.Await(t, "a check with no time at all is passed", func() bool {
 		return exchangeWith(t.Context(), at, Check{Send: "ping", Expect: "pong"}, proxyproto.None, 0) == nil
 	})
+}
+
+// A check over TLS shakes hands, also behind a PROXY header, and does not believe every certificate.
+func TestCheckOverTLS(t *testing.T) {
+	ca := testcert.NewAuthority(t, "root")
+	good := ca.Issue(t, testcert.Request{Names: []string{"127.0.0.1"}}).TLS(t)
+	bad := testcert.NewAuthority(t, "other").Issue(t, testcert.Request{Names: []string{"127.0.0.1"}}).TLS(t)
+	for _, tt := range []struct {
+		name  string
+		shows *tls.Certificate // nil: the endpoint does not speak TLS
+		fails bool
+	}{{"good", &good, false}, {"bad", &bad, true}, {"none", nil, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = l.Close() }()
+			served := make(chan error, 1)
+			go func() {
+				conn, err := l.Accept()
+				if err == nil {
+					served <- serveCheck(conn, tt.shows)
+				}
+			}()
+			b := balanced(Options{ProbeHeader: proxyproto.V2, ProbeTLS: &ProbeTLS{
+				Config: func(e Endpoint) (*tls.Config, error) {
+					return &tls.Config{ServerName: e.Addr.Addr().String(), RootCAs: ca.Pool()}, nil
+				}}}, at("A", l.Addr()))
+			p := NewProber(b)
+			defer p.Close()
+			err = p.Probe(t.Context(), "web", Endpoint{ID: "A", Addr: l.Addr().(*net.TCPAddr).AddrPort()})
+			if (err != nil) != tt.fails {
+				t.Errorf("got %v, want a failure: %v", err, tt.fails)
+			}
+			if cause, local := CauseOf(err); tt.fails && (cause != Handshake || local) {
+				t.Errorf("got cause %v, local %v", cause, local)
+			}
+			if err := testproc.Receive(t, "the end of the check", served); (err != nil) != tt.fails {
+				t.Errorf("the endpoint got %v", err)
+			}
+		})
+	}
+}
+
+// serveCheck serves a check that sends a PROXY header of version 2 without addresses, and then shakes hands.
+func serveCheck(conn net.Conn, shows *tls.Certificate) error {
+	defer func() { _ = conn.Close() }()
+	if _, err := io.ReadFull(conn, make([]byte, 16)); err != nil {
+		return err
+	}
+	if shows == nil {
+		return errors.New("no TLS is spoken here")
+	}
+	secure := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{*shows}})
+	if err := secure.Handshake(); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, secure)
+	return err
 }
