@@ -52,7 +52,7 @@ func TestZeroAndNeverInOptions(t *testing.T) {
 		return "service \"dns\" {\n listen = 9000\n protocol = \"udp\"\n" + argument + "\n}"
 	}
 	served := func(src string) proxy.Service { return proxyServices(mustParse(t, src), nil)[0] }
-	balanced := func(src string) lb.Options { return balancing(mustParse(t, src).Services[0]) }
+	balanced := func(src string) lb.Options { return balancing(mustParse(t, src).Services[0], nil) }
 	watched := func(src string) discovery.Watch { return watchOf(mustParse(t, src).Services[0]) }
 	for _, tt := range []struct {
 		name      string

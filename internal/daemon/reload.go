@@ -130,7 +130,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 		own.Abort()
 		return nil, withHints(err)
 	}
-	configure(d.balancer, next)
+	configure(d.balancer, next, keys)
 	tuneCollector(len(next.Services))
 	if !sources.commit(next) {
 		sources.abort()

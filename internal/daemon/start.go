@@ -112,7 +112,12 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.cycles.Prefer(predecessor.State().Links)
 	d.detect(cfg)
 	tuneCollector(len(cfg.Services))
-	configure(d.balancer, cfg)
+	_, keys, err := d.keys.prepare(cfg)
+	if err != nil {
+		return err
+	}
+	keys.Commit()
+	configure(d.balancer, cfg, d.keys.inForce)
 	d.balancer.SetEjections(predecessor.State().Ejected)
 	d.resolver.SetNames(predecessor.State().Names)
 	known := restore(predecessor, d.sets, cfg)
@@ -197,14 +202,9 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 // openListeners opens the services' listeners, makes this process serve instead of a predecessor, and returns the
 // admin API's listener. The returned listener is nil if the API has none.
 func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
-	keys, prepared, err := d.keys.prepare(cfg)
-	if err != nil {
+	if err := d.proxier.Apply(proxyServices(cfg, d.keys.inForce)); err != nil {
 		return nil, err
 	}
-	if err := d.proxier.Apply(proxyServices(cfg, keys)); err != nil {
-		return nil, err
-	}
-	prepared.Commit()
 	d.detect(cfg)
 	for _, one := range d.proxier.DropInherited() {
 		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)

@@ -38,6 +38,7 @@ type tlsWithEndpoints struct {
 	settings *config.EndpointTLS
 	client   *certificates.Client
 	endpoint *proxy.EndpointTLS
+	probe    *lb.ProbeTLS
 }
 
 func newKeyring(log hclog.Logger, report func(certificates.Report)) *keyring {
@@ -110,15 +111,20 @@ func (t *tlsWithEndpoints) open(store *certificates.Store, s *config.Service) er
 	e := s.EndpointTLS
 	client, err := store.Client(certificates.ClientOptions{
 		Service: s.Name, MinVersion: e.MinVersion.Number(), ALPN: e.ALPN,
-		Options: certificates.Options{CAFile: e.CAFile, CAPath: e.CAPath, CertFile: e.CertFile, KeyFile: e.KeyFile,
-			ServerName: e.ServerName, InsecureSkipVerify: e.InsecureSkipVerify},
+		Options: optionsOf(e),
 	})
 	if err != nil {
 		return err
 	}
 	config := func(e lb.Endpoint) (*tls.Config, error) { return client.Config(e.Address(), nameOf(e)), nil }
-	*t = tlsWithEndpoints{s.EndpointTLS, client, &proxy.EndpointTLS{Config: config}}
+	*t = tlsWithEndpoints{s.EndpointTLS, client, &proxy.EndpointTLS{Config: config}, &lb.ProbeTLS{Config: config}}
 	return nil
+}
+
+// optionsOf returns the files of e, and how it verifies endpoints.
+func optionsOf(e *config.EndpointTLS) certificates.Options {
+	return certificates.Options{CAFile: e.CAFile, CAPath: e.CAPath, CertFile: e.CertFile, KeyFile: e.KeyFile,
+		ServerName: e.ServerName, InsecureSkipVerify: e.InsecureSkipVerify}
 }
 
 // nameOf returns the name that the certificate of an endpoint must have, unless the configuration sets another one.
@@ -146,6 +152,14 @@ func closeOthers(some, others map[string]*serviceTLS) {
 			c.Close()
 		}
 	}
+}
+
+// probe returns how checks of a service by connection speak TLS. It is nil if they do not.
+func (t *serviceTLS) probe() *lb.ProbeTLS {
+	if t == nil {
+		return nil
+	}
+	return t.endpoint.probe
 }
 
 // of returns the ends of a service for the proxier. They are nil if the service does not speak TLS there.

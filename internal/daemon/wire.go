@@ -231,10 +231,10 @@ func acceptProxyOf(a *config.AcceptProxy) *proxy.AcceptProxy {
 	return &proxy.AcceptProxy{From: a.From, Timeout: a.Timeout}
 }
 
-// configure sets the balancing options of all services.
-func configure(b *lb.RoundRobin, cfg *config.Config) {
+// configure sets the balancing options of all services. The argument keys has their TLS.
+func configure(b *lb.RoundRobin, cfg *config.Config, keys map[string]*serviceTLS) {
 	for _, s := range cfg.Services {
-		b.Configure(s.Name, balancing(s))
+		b.Configure(s.Name, balancing(s, keys[s.Name].probe()))
 	}
 }
 
@@ -256,8 +256,11 @@ func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 		if c := s.Check; c != nil && c.HTTP != "" {
 			check := healthcheck.Check{Path: c.HTTP, Port: uint16(c.Port), Interval: c.Interval,
 				Timeout: c.Timeout, MaxSilence: c.MaxSilence, Header: proxyproto.Version(s.SendProxy)}
-			if c.TLS != nil {
+			switch e := s.EndpointTLS; {
+			case c.TLS != nil:
 				check.HTTPS, check.TLS = true, certificates.Options(*c.TLS)
+			case e != nil && c.Port == 0: // the port of the clients speaks TLS
+				check.HTTPS, check.TLS = true, optionsOf(e)
 			}
 			all[s.Name] = check
 		}
@@ -266,7 +269,7 @@ func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 }
 
 // balancing converts the balancing options of a service.
-func balancing(s config.Service) lb.Options {
+func balancing(s config.Service, probe *lb.ProbeTLS) lb.Options {
 	o := lb.Options{
 		Policy:         policyOf(s.Balance),
 		Sticky:         s.Sticky,
@@ -276,6 +279,7 @@ func balancing(s config.Service) lb.Options {
 		MaxConnections: s.MaxConnections,
 		MaxPerEndpoint: s.MaxConnectionsPerEndpoint,
 		ProbeHeader:    proxyproto.Version(s.SendProxy),
+		ProbeTLS:       probe,
 	}
 	if s.Protocol == config.UDP {
 		o.Network = lb.UDP

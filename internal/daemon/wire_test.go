@@ -11,6 +11,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -32,8 +33,8 @@ func wire(s config.Service) wired {
 	if err != nil {
 		panic(err)
 	}
-	return wired{proxyServices(cfg, keys), balancing(s), watchesOf(cfg), staticSets(cfg), checksOf(cfg),
-		healthChecksOf(cfg)}
+	return wired{proxyServices(cfg, keys), balancing(s, keys[s.Name].probe()), watchesOf(cfg), staticSets(cfg),
+		checksOf(cfg), healthChecksOf(cfg)}
 }
 
 // change gives v another value, which is not zero. It reports whether it could.
@@ -212,7 +213,7 @@ func TestEnumerations(t *testing.T) {
 			t.Errorf("%v: got %v, want %v", from, got, want)
 		}
 		network := networkOf(from)
-		if network != networkBy(want) || balancing(config.Service{Protocol: from}).Network != network {
+		if network != networkBy(want) || balancing(config.Service{Protocol: from}, nil).Network != network {
 			t.Errorf("%v: networks differ", from)
 		}
 	}
@@ -290,5 +291,30 @@ func TestEveryArgumentOfATLSCheckIsUsed(t *testing.T) {
 		if reflect.DeepEqual(wired(config.TLS{}), wired(changed)) {
 			t.Errorf("%s is not used", fields.Field(i).Name)
 		}
+	}
+}
+
+// A check over HTTP of a service with endpoint_tls uses HTTPS with the same settings, unless another program answers it
+// or it has settings of its own.
+func TestChecksOfServicesWithTLS(t *testing.T) {
+	ends := &config.EndpointTLS{CAFile: "ca", CertFile: "cert", KeyFile: "key", ServerName: "name", CAPath: "path",
+		InsecureSkipVerify: true}
+	of := func(c config.Check, e *config.EndpointTLS) healthcheck.Check {
+		s := config.Service{Name: "web", Check: &c, EndpointTLS: e}
+		return healthChecksOf(&config.Config{Services: []config.Service{s}})["web"]
+	}
+	all := certificates.Options{CAFile: "ca", CertFile: "cert", KeyFile: "key", ServerName: "name", CAPath: "path",
+		InsecureSkipVerify: true}
+	if got := of(config.Check{HTTP: "/"}, ends); !got.HTTPS || got.TLS != all {
+		t.Errorf("got %+v", got)
+	}
+	if got := of(config.Check{HTTP: "/", Port: 8008}, ends); got.HTTPS {
+		t.Errorf("got %+v for another port", got)
+	}
+	if got := of(config.Check{HTTP: "/", TLS: &config.TLS{CAFile: "own"}}, ends); got.TLS.CAFile != "own" {
+		t.Errorf("got %+v for settings of its own", got)
+	}
+	if got := of(config.Check{HTTP: "/"}, nil); got.HTTPS {
+		t.Errorf("got %+v without TLS", got)
 	}
 }
