@@ -71,7 +71,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			field := reflect.ValueOf(&s).Elem().Field(i)
 			switch name := fields.Field(i).Name; name {
 			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "Allow", "Deny", "DeclRange",
-				"SendProxyUDP":
+				"SendProxyUDP", "SNI":
 			default:
 				if !change(field) {
 					t.Errorf("this test does not know how to change %s", name)
@@ -83,6 +83,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			func(s *config.Service) { s.Listen = []config.Listener{{Path: "/run/a"}} }))
 		some := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 		check("Allow", with(base(), func(s *config.Service) { s.Allow = some }))
+		check("SNI", with(base(), func(s *config.Service) { s.SNI = []string{"a.test"} }))
 		check("Deny", with(base(), func(s *config.Service) { s.Deny = some }))
 		check("SendProxyUDP", with(base(), func(s *config.Service) { s.SendProxyUDP = config.ProxyFirst }))
 		check("Failover", with(base(),
