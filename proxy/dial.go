@@ -31,7 +31,7 @@ type dialer struct {
 	errs       *multierror.Error
 	waiting    atomic.Bool // the client waits for a free slot; may be read concurrently
 	untaken    []byte      // bytes of the client that no tried endpoint has taken; see portablePair
-	request    []byte      // what an endpoint gets first and must accept; nil if there is nothing, see service.tlsRequest
+	request    []byte      // what an endpoint gets first and must accept; nil if there is nothing, see tlsRequest
 }
 
 // dial connects to the next endpoint that answers. dial tries up to maxDials endpoints, each for at most the service's
