@@ -30,6 +30,7 @@ type claim struct {
 	// What matters if services share the listener. sharers are the later claims of the same listener.
 	sni      []serverName
 	accept   *AcceptProxy
+	tls      *hcl.Range // the block with which Lictor speaks TLS itself; nil if there is none
 	listener Listener
 	sharers  []*claim
 }
@@ -68,7 +69,7 @@ func (b *block) listen(s Service, names []serverName) []Listener {
 			continue
 		}
 		b.l.claim(claim{addr: one.Addr, path: one.Path, protocol: s.Protocol, service: s.Name, at: expr.Range(),
-			sni: names, accept: s.AcceptProxy, listener: one})
+			sni: names, accept: s.AcceptProxy, listener: one, tls: b.ownTLS()})
 		all = append(all, one)
 	}
 	return all

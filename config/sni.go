@@ -35,6 +35,9 @@ func (b *block) sni(s *Service) (names []serverName) {
 			"or wildcards such as \"*.example.com\".", len(exprs), maxSNI)
 		return nil
 	}
+	if at := b.ownTLS(); at != nil && len(exprs) > 0 {
+		b.l.passesOn(at)
+	}
 	seen := map[string]hcl.Range{}
 	for _, expr := range exprs {
 		v, ok := b.l.evaluate("sni", expr, cty.String, "write each name in quotes")
@@ -146,6 +149,23 @@ func serverFirst(port uint16) string {
 	return ""
 }
 
+// ownTLS returns the place of the block with which Lictor speaks TLS itself, or nil.
+func (b *block) ownTLS() *hcl.Range {
+	for _, name := range []string{"tls", "endpoint_tls"} {
+		for _, inner := range b.blocks.OfType(name) {
+			return inner.DefRange.Ptr()
+		}
+	}
+	return nil
+}
+
+// passesOn reports that Lictor cannot speak TLS itself on a listener on which a name chooses the service.
+func (l *loader) passesOn(at *hcl.Range) {
+	l.problem(at, "TLS twice", "A name can choose a service only if Lictor passes TLS on as it is: "+
+		"the instances have the certificates. Remove sni and give the service a listener of its own, "+
+		"or remove this block.")
+}
+
 // join adds c to the services that share the listener of first, which was claimed before, and reports problems. join
 // returns false if the two services do not want to share.
 func (l *loader) join(first, c *claim) bool {
@@ -159,6 +179,12 @@ func (l *loader) join(first, c *claim) bool {
 	}
 	if !wants || first.api || c.api || c.protocol == UDP || first.String() != c.String() {
 		return false
+	}
+	for _, one := range []*claim{first, c} {
+		if one.tls != nil && len(one.sni) == 0 { // see sni for the others
+			l.passesOn(one.tls)
+			return true
+		}
 	}
 	for _, other := range all {
 		if len(other.sni)+len(c.sni) == 0 {
