@@ -21,6 +21,13 @@ func TestCertificatesOfAService(t *testing.T) {
 		f.CertFile, f.KeyFile = ca.Issue(t, r).Write(t, dir, name)
 		files[name] = f
 	}
+	for name, above := range map[string]*testcert.Authority{"chain": ca, "gap": testcert.NewAuthority(t, "other")} {
+		c := ca.Issue(t, testcert.Request{})
+		c.Cert = append(c.Cert, above.PEM()...)
+		var f CertificateFiles
+		f.CertFile, f.KeyFile = c.Write(t, dir, name)
+		files[name] = f
+	}
 	pair := func(cert, key string) string {
 		return fmt.Sprintf("cert_file = %q\nkey_file = %q\n", files[cert].CertFile, files[key].KeyFile)
 	}
@@ -36,6 +43,8 @@ func TestCertificatesOfAService(t *testing.T) {
 		{"another key", pair("one", "two"), nil, "private key does not match"},
 		{"another key in a block", pair("one", "one") + "certificate {\n" + pair("one", "two") + "}\n", nil,
 			"private key does not match"},
+		{"chain", pair("chain", "chain"), []CertificateFiles{files["chain"]}, ""},
+		{"gap", pair("gap", "gap"), []CertificateFiles{files["gap"]}, "certificate 1 in "},
 		{"expired", pair("expired", "expired"), []CertificateFiles{files["expired"]}, "has expired at 20"},
 		{"not valid yet", pair("early", "early"), []CertificateFiles{files["early"]}, "is valid only from 20"},
 	} {

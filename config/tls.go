@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +80,11 @@ func (r *settings) keyPair(cert, key setting, noun string) {
 			strings.TrimPrefix(err.Error(), "tls: "))
 		return
 	}
+	if broken := brokenChain(pair.Certificate); broken > 0 {
+		r.doubt(cert, "Chain with a gap", "certificate %d in %s is not signed by the next one, so peers may not find "+
+			"the authority. Put the certificate itself first, and each intermediate certificate after the one that "+
+			"it has signed", broken, cert.value)
+	}
 	switch now, leaf := time.Now(), pair.Leaf; {
 	case now.After(leaf.NotAfter):
 		r.doubt(cert, "Expired certificate", "the certificate in %s has expired at %s. Peers will refuse it until the "+
@@ -87,6 +93,20 @@ func (r *settings) keyPair(cert, key setting, noun string) {
 		r.doubt(cert, "Certificate of the future", "the certificate in %s is valid only from %s on. Peers will refuse "+
 			"it until then. Is the clock of this host right", cert.value, leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
+}
+
+// brokenChain returns the number of the first certificate in a chain that the next one has not signed, or zero if the
+// chain has no gap. The first certificate has the number 1.
+func brokenChain(chain [][]byte) int {
+	var above *x509.Certificate
+	for i, der := range slices.Backward(chain) {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil || above != nil && cert.CheckSignatureFrom(above) != nil {
+			return i + 1
+		}
+		above = cert
+	}
+	return 0
 }
 
 // checkCA returns an error if the file at path cannot be read or holds no certificate.
