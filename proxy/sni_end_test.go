@@ -5,7 +5,6 @@ package proxy
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -46,7 +45,7 @@ func TestSNIEndsWithinAnOpening(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
 				told, asked := records(h), make(chan struct{})
 				h.start()
-				h.endpoints("db", tcpServer(t, func(c *net.TCPConn) {
+				h.endpoints("db", tcpServer(t, func(c testConn) {
 					if readExactly(c, make([]byte, len(sslRequest))) == nil {
 						close(asked)
 						io.Copy(io.Discard, c)
@@ -90,7 +89,7 @@ func TestSNIEndsWithinAnOpening(t *testing.T) {
 						t.Errorf("got %+v, want a connection that was cut", r)
 					}
 				}
-				for _, conn := range []*net.TCPConn{c, half} {
+				for _, conn := range []testConn{c, half} {
 					_, err := io.Copy(io.Discard, conn)
 					wantReset(t, err)
 				}
