@@ -297,7 +297,10 @@ func TestTCPRandomConnections(t *testing.T) {
 
 // randomConnections returns how many connections TestTCPRandomConnections makes.
 func randomConnections() uint64 {
-	if testing.Short() || slowTests {
+	switch {
+	case encrypted.client || encrypted.endpoint: // handshakes cost far more than the rest
+		return 150
+	case testing.Short() || slowTests:
 		return 800
 	}
 	return 2000
