@@ -20,6 +20,7 @@ type bench struct {
 	pins      pinning
 	guard     *guard
 	backends  *backends
+	authority *authority
 	ports     ports
 	targets   []*target // available targets
 	instances map[place]*instance
@@ -58,6 +59,10 @@ func newBench(o *options) (*bench, error) {
 		}
 	}
 	if b.guard, err = startGuard(); err != nil {
+		return nil, err
+	}
+	if b.authority, err = newAuthority(b.guard.dir); err != nil {
+		b.guard.stop()
 		return nil, err
 	}
 	if b.backends, err = startBackends(b.pins, b.guard.dir); err != nil {
@@ -105,6 +110,7 @@ func services() []service {
 		{Name: fromUnixService, Protocol: "tcp", UnixClients: true},
 		{Name: toUnixService, Protocol: "tcp", UnixEndpoints: true},
 		{Name: sniService, Protocol: "tcp", SNI: true},
+		{Name: tlsService, Protocol: "tcp", TLS: true},
 		{Name: udpService, Protocol: "udp"},
 		{Name: newService, Protocol: "udp", MaxSessions: maxSessions},
 		{Name: oneService, Protocol: "udp", MaxSessions: maxSessions, Responses: 1},
@@ -113,7 +119,7 @@ func services() []service {
 
 // plan makes a plan of services with the given number of endpoints. Each service listens on its own port.
 func (b *bench) plan(endpoints int, services ...service) (plan, error) {
-	p := plan{Workers: b.pins.workers(), Pairs: 1100, Descriptors: descriptorLimit(), Services: services}
+	p := plan{TLS: b.authority.files, Workers: b.pins.workers(), Pairs: 1100, Descriptors: descriptorLimit(), Services: services}
 	for i := range p.Services {
 		s := &p.Services[i]
 		s.Endpoints = b.backends.endpoints(endpoints)
@@ -209,7 +215,7 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 // suits reports whether a load can run on a target.
 func (l *load) suits(t *target) bool {
 	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts) &&
-		(!l.unix || t.unix) && (!l.sni || t.sni)
+		(!l.unix || t.unix) && (!l.sni || t.sni) && (!l.tls || t.tls)
 }
 
 // baseline returns the name of the target that the others are compared with.

@@ -26,6 +26,7 @@ type load struct {
 	accepts  bool // needs PROXY headers from clients
 	unix     bool // needs Unix sockets
 	sni      bool // needs a choice by the name in a ClientHello
+	tls      bool // needs TLS with clients
 	fullOnly bool // left out of a quick run
 	fresh    bool // each measurement needs a new process
 	rounds   int  // largest number of rounds; zero: all
@@ -54,6 +55,7 @@ const (
 	mIdleCPU   = "idle_cpu_us"      // processor time per second with all pairs idle
 	mOpen      = "open_us"          // from the start of the process until all listeners are open
 	mThreads   = "threads"          //
+	mP99Ratio  = "p99_ratio"        // p99 of the load during a flood, against p99 before it
 	gigabyte   = 1e9 / float64(mib) // in MiB
 	oneWaySize = 1400               //
 )
@@ -88,6 +90,20 @@ func loads() []*load {
 			main: mCPU, run: proxied(sniService, clientHello(), transfers)},
 		{name: "sni-connect", title: "connect, request, close, a service chosen by SNI", unit: "connection", perUnit: 1,
 			sni: true, main: mCPU, run: proxied(sniService, clientHello(), connections)},
+		{name: "tls-request", title: "TLS with clients: request/response, 32 connections", unit: "request", perUnit: 1,
+			tls: true, main: mCPU, run: tlsRequests(32, 30_000)},
+		{name: "tls-up", title: "TLS with clients: bulk up, 4 connections", unit: "GB", perUnit: gigabyte, tls: true,
+			main: mCPU, run: tlsBulk(opUp, 1024)},
+		{name: "tls-down", title: "TLS with clients: bulk down, 4 connections", unit: "GB", perUnit: gigabyte,
+			tls: true, main: mCPU, run: tlsBulk(opDown, 1024)},
+		{name: "tls-connect", title: "TLS with clients: connect, request, close, full handshakes", unit: "connection",
+			perUnit: 1, tls: true, main: mCPU, run: tlsConnects(false, 1_500)},
+		{name: "tls-resume", title: "TLS with clients: the same, resumed sessions", unit: "connection",
+			perUnit: 1, tls: true, main: mCPU, run: tlsConnects(true, 2_500)},
+		{name: "tls-flood", title: "request/response, 32 connections, during a flood of TLS handshakes",
+			unit: "request", perUnit: 1, tls: true, fresh: true, main: mP99Ratio, run: tlsFlood(32, 30_000)},
+		{name: "tls-idle", title: "1,000 idle connections of TLS clients, after 20 KB each way", unit: "pair", tls: true,
+			fresh: true, rounds: 3, main: mPairRSS, run: tlsIdle(1000)},
 		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true,
 			main: mCPU, run: datagrams(32, 40_000)},
 		{name: "udp-oneway", title: "UDP one way, 1,400 bytes, 4 sockets", unit: "datagram", perUnit: 1, udp: true,

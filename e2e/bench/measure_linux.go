@@ -19,14 +19,22 @@ func (b *bench) traffic(i *instance, work int, perUnit float64, slots []slot) (s
 // measure runs a load like traffic, and lets count correct the numbers of the loop.
 func (b *bench) measure(i *instance, work int, perUnit float64, slots []slot,
 	count func(l *loop, work int) error) (sample, error) {
+	return b.cost(i, work, perUnit, func(l *loop) error {
+		if _, ok := slots[0].(*newSlot); ok {
+			l.rate = newRate
+		}
+		return l.run(slots, measureLimit)
+	}, count)
+}
+
+// cost measures what a run costs that does work units of the loop, and lets count correct the numbers of the loop.
+func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) error,
+	count func(l *loop, work int) error) (sample, error) {
 	l, err := newLoop(work)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
-	if _, ok := slots[0].(*newSlot); ok {
-		l.rate = newRate
-	}
 	pids, err := members(i.group())
 	if err != nil {
 		return nil, err
@@ -38,7 +46,7 @@ func (b *bench) measure(i *instance, work int, perUnit float64, slots []slot,
 		return nil, err
 	}
 	began := time.Now()
-	if err := l.run(slots, measureLimit); err != nil {
+	if err := run(l); err != nil {
 		return nil, err
 	}
 	elapsed := time.Since(began)

@@ -23,6 +23,7 @@ type plan struct {
 	Splice   bool   // set HAProxy's splice options
 	Consul   string // agent for Lictor's services without endpoints
 	Dir      string // folder for the files of the process
+	TLS      tlsFiles
 
 	Pairs       int // open connections at a time, with a reserve
 	Workers     int // number of processors of the proxy
@@ -41,6 +42,7 @@ type service struct {
 	SendProxy   bool // TCP: endpoints get a PROXY header of version 2
 	AcceptProxy bool // TCP: clients send a PROXY header
 	SNI         bool // TCP: clients send a ClientHello, which chooses one of several sets of the same endpoints
+	TLS         bool // TCP: clients speak TLS
 
 	UnixClients   bool // TCP: clients connect to a Unix socket instead of Listen; see plan.Path
 	UnixEndpoints bool // TCP: Endpoints are paths of Unix sockets
@@ -56,6 +58,8 @@ const (
 	sendService   = "send"   // TCP with PROXY headers for endpoints
 	acceptService = "accept" // TCP with PROXY headers from clients
 	sniService    = "sni"    // TCP with a choice by the name in the client's ClientHello
+
+	tlsService = "tls" // TCP whose clients speak TLS
 
 	fromUnixService = "from-unix" // TCP endpoints whose clients connect to a Unix socket
 	toUnixService   = "to-unix"   // Unix sockets as endpoints, whose clients connect by TCP

@@ -14,6 +14,7 @@ func (rs results) markdown(w io.Writer, m machine) error {
 	var out bytes.Buffer
 	m.markdown(&out)
 	rs.traffic(&out)
+	rs.floods(&out)
 	rs.idle(&out)
 	rs.starts(&out)
 	_, err := w.Write(out.Bytes())
@@ -60,6 +61,24 @@ func (rs results) traffic(w io.Writer) {
 			amount(r.median(mRate)), factor(rs.ratio(r, mRate)),
 			duration(r.median(mP50)), duration(r.median(mP99)), factor(rs.ratio(r, mP99)),
 			size(r.median(mRSS)), amount(r.median(mFDs)), amount(total(r.values(mErrors))))
+	}
+}
+
+// floods reports how much a flood of TLS handshakes delays other clients.
+func (rs results) floods(w io.Writer) {
+	titles := false
+	for _, r := range rs {
+		if r.load.main != mP99Ratio {
+			continue
+		}
+		if !titles {
+			titles = true
+			fmt.Fprintln(w, "\n| load | proxy | p99 | p99 without the flood = 1 | processor time, with the handshakes "+
+				"| errors |")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|")
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s/%s | %s |\n", r.load.title, r.target.name, duration(r.median(mP99)),
+			factor(r.median(mP99Ratio)), duration(r.median(mCPU)), r.load.unit, amount(total(r.values(mErrors))))
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -25,6 +26,7 @@ type target struct {
 	accepts   bool // can accept PROXY headers
 	unix      bool // can serve Unix sockets on either side
 	sni       bool // can choose by the name in a ClientHello
+	tls       bool // can speak TLS with clients
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error)
 	why       string // why it is not available; empty if it is
@@ -60,7 +62,7 @@ func targets(o *options) ([]*target, error) {
 	all := []*target{
 		{name: "lictor", udp: true, command: run},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
-		{name: "haproxy", sends: true, accepts: true, sni: true, unix: true, command: haproxy},
+		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, unix: true, command: haproxy},
 		{name: "haproxy-splice", sni: true, unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
 		{name: "nginx", udp: true, responses: true, accepts: true, sni: true, unix: true, command: nginx},
 	}
@@ -81,6 +83,12 @@ func targets(o *options) ([]*target, error) {
 			t.accepts = t.understands(func(p *plan) { p.Services[0].AcceptProxy = true })
 			t.unix = t.understands(func(p *plan) { p.Services[0].UnixClients = true })
 			t.sni = t.understands(func(p *plan) { p.Services[0].SNI = true })
+			t.tls = t.understands(func(p *plan) {
+				a, err := newAuthority(p.Dir)
+				if err == nil {
+					p.TLS, p.Services[0].TLS = a.files, true
+				}
+			})
 		}
 	}
 	return all, nil
@@ -90,7 +98,7 @@ func targets(o *options) ([]*target, error) {
 func (t *target) serves(s service) bool {
 	return (s.Protocol != "udp" || t.udp) && (s.Responses == 0 || t.responses) && (!s.SendProxy || t.sends) &&
 		(!s.AcceptProxy || t.accepts) && (!s.UnixClients && !s.UnixEndpoints || t.unix) &&
-		(!s.SNI || t.sni)
+		(!s.SNI || t.sni) && (!s.TLS || t.tls)
 }
 
 // custom returns the command of a peer that a flag names.
@@ -229,6 +237,9 @@ func (i *instance) probe(s service) error {
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 		return err
+	}
+	if s.TLS {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) // only asks whether the proxy serves
 	}
 	request := message(opEcho, 0)
 	if s.AcceptProxy {

@@ -25,6 +25,12 @@ service "{{.Name}}" {
 {{- if .SNI}}
   sni = ["db.example.com"]
 {{- end}}
+{{- if .TLS}}
+  tls {
+    cert_file = "{{$.TLS.Cert}}"
+    key_file  = "{{$.TLS.Key}}"
+  }
+{{- end}}
 {{- if .AcceptProxy}}
   accept_proxy { from = ["127.0.0.0/8"] }
 {{- end}}
