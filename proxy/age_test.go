@@ -76,7 +76,7 @@ func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 func TestOldConnectionsThatAreNeverQuietAreReset(t *testing.T) {
 	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		server := tcpServer(t, func(c testConn) { io.Copy(io.Discard, c) })
-		at := h.serve(Service{MaxAge: time.Millisecond, MaxAgeGrace: 100 * time.Millisecond}, server)
+		at := h.serve(Service{MaxAge: time.Millisecond, MaxAgeGrace: 2 * time.Second}, server)
 		c := dialTCP(t, at)
 		io.WriteString(c, "and?")
 		_, err := c.Read(make([]byte, 1))

@@ -103,7 +103,7 @@ func (h *handshake) run(connect func(e *tlsEnd) (*tls.Conn, error)) (err error) 
 		err = h.end.conn.Handshake()
 	}
 	<-h.turns
-	if err != nil && h.heard && h.end.side == clientSide {
+	if err != nil && h.heard && h.end.side == clientSide && !h.givenUp.Load() {
 		h.part()
 	}
 	return err

@@ -244,5 +244,6 @@ var testsWithTLS = []struct {
 	{"wait for the first endpoint", TestClientsWaitForTheFirstEndpoint, true},
 	{"reset before anything moved", TestResetBeforeAnythingMovedCostsNobody, false},
 	{"reset after the client spoke", TestResetAfterTheClientSpokeCountsAgainstTheEndpoint, false},
+	{"leaving endpoints", TestLeavingEndpointsConnections, true},
 	{"random connections", TestTCPRandomConnections, false},
 }
