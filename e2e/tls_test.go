@@ -275,3 +275,35 @@ func startTLSInstance(t *testing.T, name string, c testcert.Certificate) netip.A
 	})
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
+
+// An upgrade leaves connections with TLS to the process that has them, and clients that come meanwhile are served.
+func TestUpgradeServesClientsWithTLS(t *testing.T) {
+	t.Parallel()
+	c, a := newTLSCase(t), startEcho(t, "a")
+	d := found(t, service("web", c.tls(""), endpoints(a)))
+	addr := d.addr(t, "web")
+	conn, _, err := c.dial(t, addr)
+	must(t, err)
+	load := newCrowd(t)
+	load.add("client", func(int) error {
+		conn, name, err := c.dial(t, addr)
+		if err == nil && name != "a" {
+			err = fmt.Errorf("got %q", name)
+		}
+		if conn != nil {
+			err = errors.Join(err, conn.Close())
+		}
+		return err
+	})
+	for range 2 {
+		d.upgrade(t)
+		load.getOn(2)
+	}
+	load.end()
+	if _, err = io.WriteString(conn, "still there?\n"); err == nil {
+		_, err = io.ReadFull(conn, make([]byte, len("still there?\n")))
+	}
+	if err != nil {
+		t.Errorf("the connection of the former process: %v", err)
+	}
+}
