@@ -29,7 +29,7 @@ type TierStatus struct {
 // Instances without the query's tags, or that do not pass its filter, are not part of an Explanation: see
 // [Consul.Excluded].
 type Instance struct {
-	lb.Endpoint // the ID, and the address and weight if they can be used
+	lb.Endpoint // the ID, and the address, weight and server name if they can be used
 
 	Status  string     // worst status of its checks, such as "warning"; empty: Consul does not name the instance
 	Out     Out        // why the instance is not in the set; empty: it is in the set
@@ -37,6 +37,10 @@ type Instance struct {
 	HeldFor HoldReason // why Consul no longer counts the instance; zero: it is not held
 	Detail  string     // details of Out or Held in one line: usually the check and its output
 	Tags    []string
+
+	// NoServerName says in one line why the instance has no ServerName although the Query asks for one. If it is empty,
+	// the instance has a ServerName, or the Query asks for none.
+	NoServerName string
 
 	born uint64 // the index at which the instance's node was registered; zero: unknown
 }

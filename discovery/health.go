@@ -51,6 +51,11 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 		size: len(resp.Body), received: resp.Received,
 	}
 	a.entries, err = decode(resp.Body, prepared, how.reuse)
+	if how.reuse == nil {
+		for _, e := range a.entries {
+			q.names().resolve(e)
+		}
+	}
 	if len(q.SocketPaths) > 0 && slices.ContainsFunc(a.entries, hasSocket) {
 		a.here = c.here.find(ctx, c.client)
 	}

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -36,6 +37,12 @@ type entryService struct {
 	Tags                    []string
 	Port                    int
 	Weights                 weights
+
+	// Meta is not parsed, so that strange meta does not spoil the whole answer. nameRule.resolve drops Meta, and sets
+	// ServerName and NoServerName to the results of nameRule.find.
+	Meta         json.RawMessage
+	ServerName   string `json:"-"`
+	NoServerName string `json:"-"`
 }
 
 type weights struct{ Passing, Warning int }
@@ -136,6 +143,7 @@ func convertOne(e *entry, r rules) Instance {
 	one.Endpoint = endpoint
 	if e != nil && e.Service != nil {
 		one.Tags = shortTags(e.Service.Tags)
+		one.ServerName, one.NoServerName = e.Service.ServerName, e.Service.NoServerName
 	}
 	if e != nil && e.Node != nil {
 		one.born = e.Node.CreateIndex

@@ -131,7 +131,7 @@ type Query struct {
 	Statuses []string
 
 	// Prepared is the name or ID of a prepared query, which is executed every few seconds. Apart from Prepared, only
-	// Datacenter, Near and Statuses apply. An empty Prepared means no prepared query.
+	// Datacenter, Near, Statuses, ServerNameMeta and ServerNameTag apply. An empty Prepared means no prepared query.
 	Prepared string
 
 	// SocketPaths holds patterns of path.Match for the absolute paths of Unix sockets. An instance that listens on a
@@ -142,6 +142,12 @@ type Query struct {
 	// Near is the node from which Consul sorts instances by distance; "_agent" is the agent's node. Near does not
 	// change the set, but makes the servers answer each query. An empty Near means no sorting.
 	Near string
+
+	// ServerNameMeta is the key in an instance's meta whose value becomes the ServerName of the endpoint. If it is not
+	// set, ServerNameTag is how the tag begins that has the ServerName as its rest; of several tags, the first counts.
+	// An instance without such a name, or with one that is neither a host name nor an IP address, has an empty
+	// ServerName. If both fields are empty, no instance has a ServerName.
+	ServerNameMeta, ServerNameTag string
 }
 
 // A Watch says where the endpoints of a service come from. The endpoints come from Consul's answers to Query. If Query

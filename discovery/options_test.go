@@ -46,7 +46,9 @@ func TestQueriesThatComeToTheSameShareAKey(t *testing.T) {
 	other := []Query{{Service: "web"}, {Service: "web", Tags: []string{"a b"}},
 		{Service: "web", Tags: []string{"a", "b"}},
 		{Service: "web", Filter: "a"}, {Service: "web", Datacenter: "a"}, {Service: "web", Near: "a"},
-		{Service: "web", Filter: "A"}, {Service: "web", SocketPaths: []string{"/run/*"}}}
+		{Service: "web", Filter: "A"}, {Service: "web", SocketPaths: []string{"/run/*"}},
+		{Service: "web", ServerNameMeta: "a"}, {Service: "web", ServerNameTag: "a"},
+		{Service: "web", ServerNameTag: "b"}}
 	keys := map[string]bool{}
 	for _, q := range other {
 		keys[q.normalize("").canonical()] = true

@@ -39,6 +39,9 @@ func (q Query) canonical() string {
 	if len(q.SocketPaths) > 0 { // other texts stay as they were, because they are keys in files
 		parts = append(parts, q.SocketPaths)
 	}
+	if names := q.names(); names != (nameRule{}) {
+		parts = append(parts, "server_name_meta="+names.meta, "server_name_tag="+names.tag)
+	}
 	return fmt.Sprintf("%q", parts)
 }
 
@@ -70,6 +73,8 @@ func (q Query) String() string {
 		add("statuses", strings.Join(q.Statuses, ","))
 	}
 	add("socket_paths", strings.Join(q.SocketPaths, ","))
+	add("server_name_meta", q.ServerNameMeta)
+	add("server_name_tag", q.ServerNameTag)
 	return consul.OneLine(text)
 }
 

@@ -69,6 +69,9 @@ type savedEndpointJSON struct {
 	HeldFor   string     `json:"held_for,omitempty"` // the text of a HoldReason
 	HeldUntil *time.Time `json:"held_until,omitempty"`
 	Joined    bool       `json:"joined,omitempty"` // joined the set while other endpoints were held
+
+	// Old versions of Lictor ignore ServerName, and have no query that asks for one.
+	ServerName string `json:"server_name,omitempty"`
 }
 
 // encodeSaved returns the content of a file with the sets of all.
@@ -92,7 +95,8 @@ func encodeSaved(all saved) ([]byte, error) {
 }
 
 func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
-	one := savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight, Joined: s.joined[e.Place()]}
+	one := savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight, Joined: s.joined[e.Place()],
+		ServerName: e.ServerName}
 	if h, held := s.held[e.ID]; held {
 		one.HeldFor, one.HeldUntil = h.why.String(), &h.until
 	}
@@ -193,8 +197,10 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 		return lb.Endpoint{}, err
 	case e.ID == "" || e.Weight < 1 || e.Weight > maxWeight:
 		return lb.Endpoint{}, errors.New("has no ID, or a weight that Consul does not allow")
+	case e.ServerName != "" && !isServerName(e.ServerName):
+		return lb.Endpoint{}, errors.New("has a server name that is neither a host name nor an IP address")
 	}
-	endpoint.ID, endpoint.Weight = e.ID, e.Weight
+	endpoint.ID, endpoint.Weight, endpoint.ServerName = e.ID, e.Weight, e.ServerName
 	return endpoint, nil
 }
 

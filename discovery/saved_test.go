@@ -21,6 +21,7 @@ func someSaved() []savedSet {
 			{ID: "n/b", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:81"), Weight: 65535},
 			{ID: "n%2F1/\"é\n", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432), Weight: 7},
 			{ID: "n/s", Path: "/run/app/s", Weight: 1},
+			{ID: "n/t", Addr: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1, ServerName: "web.test"},
 		}},
 		{query: "none"},
 		{query: "held", endpoints: []lb.Endpoint{

@@ -14,11 +14,12 @@ type endpointJSON struct {
 	IP     netip.Addr `json:"ip"`
 	Port   uint16     `json:"port"`
 	Weight int        `json:"weight,omitempty"`
+	Name   string     `json:"server_name,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (e Endpoint) MarshalJSON() ([]byte, error) {
-	return json.Marshal(endpointJSON{e.ID, e.Host, e.Path, e.Addr.Addr(), e.Addr.Port(), e.Weight})
+	return json.Marshal(endpointJSON{e.ID, e.Host, e.Path, e.Addr.Addr(), e.Addr.Port(), e.Weight, e.ServerName})
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -27,6 +28,7 @@ func (e *Endpoint) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &v); err != nil {
 		return err
 	}
-	*e = Endpoint{ID: v.ID, Host: v.Host, Path: v.Path, Addr: netip.AddrPortFrom(v.IP, v.Port), Weight: v.Weight}
+	*e = Endpoint{ID: v.ID, Host: v.Host, Path: v.Path, Addr: netip.AddrPortFrom(v.IP, v.Port), Weight: v.Weight,
+		ServerName: v.Name}
 	return nil
 }

@@ -12,6 +12,7 @@ func TestEndpointsSurviveJSON(t *testing.T) {
 		{ID: "b", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:80")},
 		{ID: "c", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)},
 		{ID: "d", Path: "/run/pg.sock", Weight: 1},
+		{ID: "e", Addr: netip.MustParseAddrPort("10.0.0.1:80"), ServerName: "web.test"},
 		{},
 	} {
 		text, err := json.Marshal(e)

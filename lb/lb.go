@@ -68,9 +68,13 @@ type Endpoint struct {
 	// Weight is the endpoint's share of the traffic, relative to the weights of the other endpoints. Zero and negative
 	// weights count as 1. To send no traffic to an endpoint, leave the endpoint out of the set.
 	Weight int
+
+	// ServerName is the host name or IP address that the instance's registration gives for the endpoint's certificate.
+	// An empty ServerName means that the registration gives none, or was not asked for one.
+	ServerName string
 }
 
-// A Place is where an endpoint is: all fields of its address, without its ID and weight. Places may be compared.
+// A Place is where an endpoint is: all fields of its address, and no other field. Places may be compared.
 type Place struct {
 	Host, Path string
 	Addr       netip.AddrPort

@@ -121,7 +121,11 @@ func (p *Prober) Close() {
 func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	known := map[*usage]context.CancelFunc{}
+	type key struct {
+		usage *usage
+		name  string // the ServerName, which can change while the usage stays
+	}
+	known := map[key]context.CancelFunc{}
 	defer func() {
 		for _, cancel := range known {
 			cancel()
@@ -132,19 +136,20 @@ func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 		r := p.rosterOf(service)
 		if r != seen { // the first round, or the first round after an update
 			seen = r
-			present := map[*usage]bool{}
+			present := map[key]bool{}
 			for _, m := range r.members {
-				present[m.usage] = true
-				if _, ok := known[m.usage]; !ok {
+				k := key{m.usage, m.ServerName}
+				present[k] = true
+				if _, ok := known[k]; !ok {
 					ctx, cancel := context.WithCancel(ctx)
-					known[m.usage] = cancel
+					known[k] = cancel
 					wg.Go(func() { p.checkEndpoint(ctx, service, m, c) })
 				}
 			}
-			for u, cancel := range known {
-				if !present[u] {
+			for k, cancel := range known {
+				if !present[k] {
 					cancel()
-					delete(known, u)
+					delete(known, k)
 				}
 			}
 		}

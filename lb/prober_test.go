@@ -376,6 +376,37 @@ func TestCheckOverTLS(t *testing.T) {
 	}
 }
 
+// A check uses the present server name of its endpoint, although the endpoint stays.
+func TestCheckFollowsTheServerName(t *testing.T) {
+	ca := testcert.NewAuthority(t, "root")
+	shows := ca.Issue(t, testcert.Request{Names: []string{"good.test"}}).TLS(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{shows}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			_, _ = io.Copy(io.Discard, conn)
+			_ = conn.Close()
+		}
+	}()
+	e := at("A", l.Addr())
+	b := balanced(Options{MaxFails: 1, ProbeTLS: &ProbeTLS{Config: func(e Endpoint) (*tls.Config, error) {
+		return &tls.Config{ServerName: e.ServerName, RootCAs: ca.Pool()}, nil
+	}}}, e)
+	p := NewProber(b)
+	defer p.Close()
+	p.Apply(map[string]Check{"web": {Interval: 10 * time.Millisecond, Timeout: testproc.Patience}})
+	for _, name := range []string{"bad.test", "good.test", "bad.test"} {
+		e.ServerName = name
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: []Endpoint{e}}})
+		testproc.Await(t, "the state by "+name, func() bool {
+			return (stateOf(b, "A") == StateEjected) == (name == "bad.test")
+		})
+	}
+}
+
 // serveCheck serves a check that sends a PROXY header of version 2 without addresses, and then shakes hands.
 func serveCheck(conn net.Conn, shows *tls.Certificate) error {
 	defer func() { _ = conn.Close() }()

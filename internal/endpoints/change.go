@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,6 +54,9 @@ func difference(before, now lb.Endpoint) string {
 	}
 	if before.Weight != now.Weight {
 		fmt.Fprintf(&text, " weight %d, was %d", now.Weight, before.Weight)
+	}
+	if before.ServerName != now.ServerName {
+		fmt.Fprintf(&text, " server name %s, was %s", cmp.Or(now.ServerName, "none"), cmp.Or(before.ServerName, "none"))
 	}
 	return text.String()
 }

@@ -10,13 +10,15 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// endpointsAt parses words such as "a=10.0.0.1:80*3" into endpoints with an ID, an address and a weight.
+// endpointsAt parses words such as "a=10.0.0.1:80*3" into endpoints with an ID, an address and a weight. A slash
+// and a server name may follow.
 func endpointsAt(t *testing.T, text string) (set []lb.Endpoint) {
 	t.Helper()
 	for _, word := range strings.Fields(text) {
 		id, rest, _ := strings.Cut(word, "=")
 		addr, weight, _ := strings.Cut(rest, "*")
-		e := lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort(addr)}
+		weight, name, _ := strings.Cut(weight, "/")
+		e := lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort(addr), ServerName: name}
 		if _, err := fmt.Sscan(weight, &e.Weight); err != nil {
 			t.Fatal(err)
 		}
@@ -39,6 +41,10 @@ func TestWhatChangesIsAnEvent(t *testing.T) {
 			"changed a: a moved from 10.0.0.1:80 to 10.0.0.9:81",
 		}},
 		{"another weight", "a=10.0.0.1:80*1", "a=10.0.0.1:80*5", []string{"changed a: a weight 5, was 1"}},
+		{"a name", "a=10.0.0.1:80*1", "a=10.0.0.1:80*1/x.test", []string{"changed a: a server name x.test, was none"}},
+		{"no name any more", "a=10.0.0.1:80*1/x.test", "a=10.0.0.1:80*1", []string{
+			"changed a: a server name none, was x.test",
+		}},
 		{"one for another", "a=10.0.0.1:80*1", "b=10.0.0.1:80*1", []string{
 			"joined b: b at 10.0.0.1:80", "left a: a at 10.0.0.1:80",
 		}},

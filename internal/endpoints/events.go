@@ -42,7 +42,7 @@ type Kind string
 const (
 	KindJoined    Kind = "joined"    // an endpoint has joined its service's set
 	KindLeft      Kind = "left"      // an endpoint has left the set
-	KindChanged   Kind = "changed"   // an endpoint has another address or weight
+	KindChanged   Kind = "changed"   // an endpoint has another address, weight or server name
 	KindOut       Kind = "out"       // an instance is left out of the set by its source, or a Judge forbids it clients
 	KindHeld      Kind = "held"      // an instance stays in the set for a while although Consul no longer reports it
 	KindEjected   Kind = "ejected"   // an endpoint fails, and gets no clients until a new attempt succeeds
