@@ -192,6 +192,8 @@ service "web" {
   #   cert_file            = "/etc/lictor/cert.pem"
   #   key_file             = "/etc/lictor/key.pem"
   #   server_name          = "web.example.com" # the default is the host name or address of each instance
+  #   server_name_meta     = "tls_server_name" # instead: the name is in this key of each instance's meta
+  #   server_name_tag      = "tls-name="       # instead: the name is in the tag that begins so
   #   insecure_skip_verify = false
   #   min_version          = "1.2"
   #   alpn                 = ["http/1.1"]

@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/tls"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,26 @@ type EndpointTLS struct {
 	ServerName         string // the name in the endpoints' certificates; empty: that of each endpoint
 	InsecureSkipVerify bool
 	MinVersion         TLSVersion
-	ALPN               []string // protocols that are offered to endpoints, the best first
+
+	// ServerNameMeta is the key of the name in the meta of each instance, and ServerNameTag is how the tag begins that
+	// has the name as its rest. At most one of ServerName, ServerNameMeta and ServerNameTag is set.
+	ServerNameMeta, ServerNameTag string
+
+	ALPN []string // protocols that are offered to endpoints, the best first
+}
+
+// NameFromInstance returns where each instance gives its name, as text such as `its meta "tls_server_name"`. It returns
+// "" if t is nil, or if instances give no names.
+func (t *EndpointTLS) NameFromInstance() string {
+	switch {
+	case t == nil:
+		return ""
+	case t.ServerNameMeta != "":
+		return fmt.Sprintf("its meta %q", t.ServerNameMeta)
+	case t.ServerNameTag != "":
+		return fmt.Sprintf("a tag that begins with %q", t.ServerNameTag)
+	}
+	return ""
 }
 
 // TLSVersion is a version of TLS.
@@ -69,6 +89,7 @@ func (b *block) ends(s *Service) {
 	}
 	if t := b.single("endpoint_tls", endpointTLSSchema()); t != nil {
 		s.EndpointTLS = t.endpointTLS()
+		t.instanceNames(s.EndpointTLS, len(b.blocks.OfType("consul")) == 0 && len(b.blocks.OfType("static")) > 0)
 	}
 }
 
@@ -116,6 +137,43 @@ func (b *block) endpointTLS() *EndpointTLS {
 	return &EndpointTLS{CAFile: t.CAFile, CAPath: t.CAPath, CertFile: t.CertFile, KeyFile: t.KeyFile,
 		ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
 		MinVersion: b.minVersion(), ALPN: b.alpn()}
+}
+
+// instanceNames reads where each instance gives its name. onlyStatic says that no instance of the service is in Consul.
+func (b *block) instanceNames(t *EndpointTLS, onlyStatic bool) {
+	t.ServerNameMeta, _ = b.shortText("server_name_meta", maxConsulName)
+	t.ServerNameTag, _ = b.shortText("server_name_tag", maxConsulName)
+	if !isMetaKey(t.ServerNameMeta) {
+		b.l.problem(b.rangeOf("server_name_meta"), "Bad key", "server_name_meta: in Consul, a key of meta has at most "+
+			"%d letters, digits, hyphens and underscores. Write such a key, like \"tls_server_name\".", maxMetaKey)
+	}
+	first := ""
+	for _, name := range []string{"server_name", "server_name_meta", "server_name_tag"} {
+		if !b.has(name) {
+			continue
+		}
+		at := b.attrs[name].NameRange.Ptr()
+		if onlyStatic && name != "server_name" {
+			b.l.problem(at, "Static endpoints have no names", "%s: only instances in Consul have meta and tags, and "+
+				"this service has only static endpoints. Use server_name, or add a consul block.", name)
+		}
+		if first != "" {
+			b.l.problem(at, "Arguments that exclude each other", "An endpoint_tls block cannot have both %s and %s. "+
+				"Remove one.", first, name)
+			continue
+		}
+		first = name
+	}
+}
+
+// maxMetaKey is Consul's limit for a key of meta, in bytes.
+const maxMetaKey = 128
+
+// isMetaKey reports whether Consul allows key in meta. The empty key, which stands for none, is allowed.
+func isMetaKey(key string) bool {
+	return len(key) <= maxMetaKey && !strings.ContainsFunc(key, func(r rune) bool {
+		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
 }
 
 // minVersion reads min_version.

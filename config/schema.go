@@ -62,7 +62,8 @@ func certificateSchema() *hcl.BodySchema {
 
 func endpointTLSSchema() *hcl.BodySchema {
 	s := tlsSchema()
-	s.Attributes = append(s.Attributes, arguments("min_version", "alpn").Attributes...)
+	more := arguments("server_name_meta", "server_name_tag", "min_version", "alpn")
+	s.Attributes = append(s.Attributes, more.Attributes...)
 	return s
 }
 

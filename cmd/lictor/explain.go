@@ -157,6 +157,11 @@ func writeExplanation(
 		if e.Name != nil {
 			fmt.Fprintf(w, "     addresses: %s\n", visible.Text(nameText(now, e.Name)))
 		}
+		if e.ServerName != "" {
+			fmt.Fprintf(w, "     server name: %s\n", visible.Text(e.ServerName))
+		} else if e.NoServerName != "" {
+			fmt.Fprintf(w, "     server name: none, %s\n", visible.Text(e.NoServerName))
+		}
 		if len(e.Tags) > 0 {
 			fmt.Fprintf(w, "     tags: %s\n", visible.Text(strings.Join(e.Tags, ", ")))
 		}

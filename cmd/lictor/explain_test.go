@@ -16,10 +16,10 @@ func explained() (*admin.Service, admin.ExcludedAnswer, admin.EventsAnswer) {
 		Name: "web", Source: "web in Consul", Set: admin.SetFresh, LastChange: before(time.Hour),
 		Endpoints: []admin.Endpoint{
 			{ID: "n/b", Address: "10.0.0.2:80", Weight: 1, State: admin.StateIn, Reason: admin.ReasonHealthy,
-				Tags: []string{"v2", "blue"}},
+				Tags: []string{"v2", "blue"}, ServerName: "b.test"},
 			{ID: "n/d", Address: "d.test:80", State: admin.StateOut, Reason: admin.ReasonDrained,
-				Since: before(time.Minute), Name: &admin.HostName{Addresses: []string{"10.0.0.4", "10.0.0.5"},
-					Problem: "server misbehaving"}},
+				NoServerName: `its meta has no "name"`, Since: before(time.Minute),
+				Name: &admin.HostName{Addresses: []string{"10.0.0.4", "10.0.0.5"}, Problem: "server misbehaving"}},
 		},
 	}
 	excluded := admin.ExcludedAnswer{Endpoints: []admin.Endpoint{
@@ -47,7 +47,7 @@ func TestExplanation(t *testing.T) {
 	_, out, _ = strings.Cut(out, "\n\n") // the first lines depend on the time
 	blocks := strings.Split(out, "\n\n")
 	want := []string{
-		"IN   n/b at 10.0.0.2:80, weight 1\n     healthy\n     tags: v2, blue",
+		"IN   n/b at 10.0.0.2:80, weight 1\n     healthy\n     server name: b.test\n     tags: v2, blue",
 		"OUT  n/c at 10.0.0.3:80, weight 1\n     filter",
 		"OUT  n/d at d.test:80, weight 0\n     drained for ",
 		"latest events:\n  " + testNow.Local().Format(time.DateTime) + "  joined     web  n/b at 10.0.0.2:80\n",

@@ -85,7 +85,7 @@ func instancesOf(x *discovery.Explanation) []Endpoint {
 // word.
 func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail,
-		Tags: one.Tags}
+		Tags: one.Tags, ServerName: one.ServerName, NoServerName: one.NoServerName}
 	if one.Host != "" || one.At().IsValid() {
 		e.Address = one.Address()
 	}

@@ -86,6 +86,11 @@ type Endpoint struct {
 	Since   *time.Time `json:"since,omitempty"`
 	Until   *time.Time `json:"until,omitempty"`
 
+	// ServerName is the name that the registration gives for the instance's certificate. NoServerName says why there is
+	// none although the service asks for one.
+	ServerName   string `json:"server_name,omitempty"`
+	NoServerName string `json:"no_server_name,omitempty"`
+
 	DrainedBy   string `json:"drained_by,omitempty"`
 	DrainReason string `json:"drain_reason,omitempty"`
 

@@ -230,7 +230,7 @@ func oldestDrain(set []endpoints.EndpointView) (since time.Time) {
 func endpointOf(v *endpoints.EndpointView) Endpoint {
 	e := Endpoint{ID: v.ID, DrainedBy: v.Drain.By, DrainReason: v.Drain.Reason}
 	if !v.Joined.IsZero() {
-		e.Address, e.Weight = v.Address(), max(v.Weight, 1)
+		e.Address, e.Weight, e.ServerName = v.Address(), max(v.Weight, 1), v.ServerName
 	}
 	switch {
 	case !v.Forbidden.IsZero():
@@ -270,6 +270,9 @@ func (s *Service) instances(known []Endpoint) {
 			continue
 		}
 		e.Tags = k.Tags
+		if e.ServerName == "" {
+			e.NoServerName = k.NoServerName
+		}
 		if e.State == StateIn && k.State == StateIn { // otherwise the set will change soon, or an operator drained e
 			e.because(&k)
 		}

@@ -116,7 +116,16 @@ func (t *tlsWithEndpoints) open(store *certificates.Store, s *config.Service) er
 	if err != nil {
 		return err
 	}
-	config := func(e lb.Endpoint) (*tls.Config, error) { return client.Config(e.Address(), nameOf(e)), nil }
+	from := e.NameFromInstance()
+	config := func(e lb.Endpoint) (*tls.Config, error) {
+		name := nameOf(e)
+		if from != "" {
+			if name = e.ServerName; name == "" {
+				return nil, certificates.NoName(from)
+			}
+		}
+		return client.Config(e.Address(), name), nil
+	}
 	*t = tlsWithEndpoints{s.EndpointTLS, client, &proxy.EndpointTLS{Config: config}, &lb.ProbeTLS{Config: config}}
 	return nil
 }
@@ -127,7 +136,7 @@ func optionsOf(e *config.EndpointTLS) certificates.Options {
 		ServerName: e.ServerName, InsecureSkipVerify: e.InsecureSkipVerify}
 }
 
-// nameOf returns the name that the certificate of an endpoint must have, unless the configuration sets another one.
+// nameOf returns the name that the certificate of an endpoint must have, unless the configuration says otherwise.
 func nameOf(e lb.Endpoint) string {
 	switch {
 	case e.Path != "":

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/testcert"
@@ -151,6 +152,51 @@ func TestEndsShakeHands(t *testing.T) {
 		}
 		_, _ = client.Close(), l.Close()
 		testproc.Receive(t, "the end of the handshake", done)
+	}
+}
+
+// An instance in Consul must give its name if the service asks for that. Static endpoints keep their own names.
+func TestInstancesGiveTheirNames(t *testing.T) {
+	stage := newTLSStage(t)
+	for argument, want := range map[string]string{
+		`server_name_meta = "name"`: `in its meta "name",`,
+		`server_name_tag = "name="`: `in a tag that begins with "name=",`,
+	} {
+		cfg := mustParse(t, fmt.Sprintf("service \"web\" {\n listen = \"127.0.0.1:1\"\n"+
+			"consul {}\n consul { filter = \"x\" }\n static { endpoints = [\"10.0.0.1:2\", \"db.test:2\"] }\n"+
+			"check { http = \"/\" }\n endpoint_tls {\n ca_file = %q\n %s\n}\n}\n", stage.caFile, argument))
+		keys, _, err := newKeyring(hclog.NewNullLogger(), nil).prepare(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := lb.Endpoint{ID: "n/a", Host: "a.test", Addr: netip.MustParseAddrPort("127.0.0.1:2")}
+		for _, config := range []func(lb.Endpoint) (*tls.Config, error){
+			proxyServices(cfg, keys)[0].EndpointTLS.Config,
+			balancing(cfg.Services[0], keys["web"].probe()).ProbeTLS.Config,
+		} {
+			if _, err := config(e); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %q", argument, err, want)
+			}
+			named := e
+			named.ServerName = "b.test"
+			if c, err := config(named); err != nil || c.ServerName != "b.test" {
+				t.Errorf("%s: got %v, %v", argument, c, err)
+			}
+		}
+		if from := healthChecksOf(cfg)["web"].NameFrom; !strings.Contains(want, from) || from == "" {
+			t.Errorf("checks: got %q, want %q", from, want)
+		}
+		w := watchesOf(cfg)[0]
+		for _, q := range []discovery.Query{w.Query, w.Next[0].Query} {
+			if (q.ServerNameMeta == "name") == (q.ServerNameTag == "name=") {
+				t.Errorf("%s: got query %+v", argument, q)
+			}
+		}
+		for i, name := range []string{"10.0.0.1", "db.test"} {
+			if got := w.Next[1].Endpoints[i].ServerName; got != name {
+				t.Errorf("static endpoint: got name %q, want %q", got, name)
+			}
+		}
 	}
 }
 

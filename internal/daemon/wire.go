@@ -40,20 +40,35 @@ func queryOf(q config.ConsulQuery) discovery.Query {
 		Statuses: q.Statuses, SocketPaths: q.SocketPaths, Peer: q.Peer, Prepared: q.PreparedQuery}
 }
 
+// namedQueryOf converts a query of a service, whose instances may give the names in their certificates.
+func namedQueryOf(s *config.Service, q config.ConsulQuery) discovery.Query {
+	query := queryOf(q)
+	if t := s.EndpointTLS; t != nil {
+		query.ServerNameMeta, query.ServerNameTag = t.ServerNameMeta, t.ServerNameTag
+	}
+	return query
+}
+
 // watchOf converts a Consul service of the configuration for discovery.
 func watchOf(s config.Service) discovery.Watch {
 	w := discovery.Watch{
-		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
+		Service: s.Name, Query: namedQueryOf(&s, *s.Consul), Guard: guardOf(*s.Consul),
 		Failover: discovery.Failover{
 			Below: s.FailoverBelow, Hold: s.FailbackHold, OnHealth: s.FailoverOn == config.FailoverOnHealth,
 		},
 		Leaves: leavesOf(s.OnLeave),
 	}
 	for _, q := range s.Failover {
-		w.Next = append(w.Next, discovery.Tier{Query: queryOf(q), Guard: guardOf(q)})
+		w.Next = append(w.Next, discovery.Tier{Query: namedQueryOf(&s, q), Guard: guardOf(q)})
 	}
 	if s.Static != nil {
-		w.Next = append(w.Next, discovery.Tier{Endpoints: endpointsOf(*s.Static)})
+		static := endpointsOf(*s.Static)
+		if s.EndpointTLS.NameFromInstance() != "" {
+			for i := range static { // they have no registration that gives a name
+				static[i].ServerName = nameOf(static[i])
+			}
+		}
+		w.Next = append(w.Next, discovery.Tier{Endpoints: static})
 	}
 	return w
 }
@@ -260,7 +275,7 @@ func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 			case c.TLS != nil:
 				check.HTTPS, check.TLS = true, certificates.Options(*c.TLS)
 			case e != nil && c.Port == 0: // the port of the clients speaks TLS
-				check.HTTPS, check.TLS = true, optionsOf(e)
+				check.HTTPS, check.TLS, check.NameFrom = true, optionsOf(e), e.NameFromInstance()
 			}
 			all[s.Name] = check
 		}

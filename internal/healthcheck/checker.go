@@ -55,6 +55,11 @@ type Check struct {
 
 	HTTPS bool                 // use TLS
 	TLS   certificates.Options // used only with HTTPS
+
+	// NameFrom says where the registrations of instances give the names in their certificates, such as
+	// `its meta "tls_server_name"`. With HTTPS, an endpoint then must have a ServerName, and the check verifies it. An
+	// empty NameFrom means that the check ignores ServerName.
+	NameFrom string
 }
 
 // Options configure a Checker. The zero value of each field is valid.
@@ -166,12 +171,19 @@ func (c *Checker) succeed(old *service, check Check) *service {
 	s := &service{name: old.name, check: check, known: old.known, told: old.told, targets: map[string]*target{}}
 	old.stop()
 	for id, before := range old.targets {
-		t := c.begin(s, before.endpoint)
-		t.member, t.standby = before.member, before.standby
-		t.verdict, t.silent, t.passed = before.verdict, before.silent, before.passed
-		s.targets[id] = t
+		s.targets[id] = c.restart(s, before, before.endpoint)
 	}
 	return s
+}
+
+// restart starts the checks of e in place of those of before, whose result applies until there is another one. The
+// caller must hold mu.
+func (c *Checker) restart(s *service, before *target, e lb.Endpoint) *target {
+	before.cancel()
+	t := c.begin(s, e)
+	t.member, t.standby = before.member, before.standby
+	t.verdict, t.silent, t.passed = before.verdict, before.silent, before.passed
+	return t
 }
 
 // Close stops all checks and waits for them. Verdicts stay as they are.
@@ -259,13 +271,17 @@ func (c *Checker) followStandby(s *service) {
 // target returns the target for e, and starts its checks if e is new. The caller must hold mu.
 func (c *Checker) target(s *service, e lb.Endpoint) *target {
 	t := s.targets[e.ID]
-	if t.isAt(e) {
+	switch {
+	case t.isAt(e) && t.endpoint.ServerName == e.ServerName:
 		return t
+	case t.isAt(e):
+		t = c.restart(s, t, e)
+	default:
+		if t != nil {
+			t.cancel()
+		}
+		t = c.begin(s, e)
 	}
-	if t != nil {
-		t.cancel()
-	}
-	t = c.begin(s, e)
 	s.targets[e.ID] = t
 	return t
 }

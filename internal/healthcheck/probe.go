@@ -54,7 +54,7 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 	var secure *tls.Config
 	if check.HTTPS {
 		target.Scheme = "https"
-		if secure, err = c.tlsConfig(check.TLS, e); err != nil {
+		if secure, err = c.tlsConfig(&check, e); err != nil {
 			return err
 		}
 	}

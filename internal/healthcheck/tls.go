@@ -22,8 +22,13 @@ type filesError struct{ err error }
 // Error implements error.
 func (e *filesError) Error() string { return e.err.Error() }
 
-// tlsConfig returns the TLS configuration for a check of e. The errors of tlsConfig are *filesErrors.
-func (c *Checker) tlsConfig(o certificates.Options, e lb.Endpoint) (*tls.Config, error) {
+// tlsConfig returns the TLS configuration for a check of e. An error is a *filesError, or says that e has no ServerName
+// and should have one.
+func (c *Checker) tlsConfig(check *Check, e lb.Endpoint) (*tls.Config, error) {
+	if check.NameFrom != "" && e.ServerName == "" {
+		return nil, certificates.NoName(check.NameFrom)
+	}
+	o := check.TLS
 	c.files.mu.Lock()
 	defer c.files.mu.Unlock()
 	files := c.files.all[o]
@@ -39,6 +44,8 @@ func (c *Checker) tlsConfig(o certificates.Options, e lb.Endpoint) (*tls.Config,
 	}
 	host := e.Host
 	switch {
+	case check.NameFrom != "":
+		host = e.ServerName
 	case e.Path != "":
 		host = "localhost"
 	case host == "":

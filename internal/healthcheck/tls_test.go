@@ -97,7 +97,7 @@ func TestCertificateForAHostName(t *testing.T) {
 	for host, good := range map[string]bool{"example.com": true, "localhost": false} {
 		c := New(Options{})
 		e.Host = host
-		config, err := c.tlsConfig(options, e)
+		config, err := c.tlsConfig(&Check{TLS: options}, e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,4 +146,22 @@ func TestAChangeToHTTPS(t *testing.T) {
 	j.Apply(map[string]Check{"db": {Path: "/primary", Interval: 5 * time.Millisecond, Timeout: testproc.Patience,
 		HTTPS: true, TLS: options}})
 	j.awaitIn(t, "a")
+}
+
+// With NameFrom, the name of the registration counts. An endpoint without one is not asked, and a change of the name
+// counts from the next check on.
+func TestCertificateForTheNameOfAnInstance(t *testing.T) {
+	e, options := startSecure(t, 200, tls.NoClientCert)
+	j := newJudged(t, Check{HTTPS: true, TLS: options, NameFrom: `its meta "name"`, MaxSilence: -1})
+	j.replace() // so that a must pass a check
+	j.replace(e)
+	j.awaitOut(t, "a", `no valid server name in its meta "name"`)
+	for range 2 {
+		e.ServerName = "example.com"
+		j.replace(e)
+		j.awaitIn(t, "a")
+		e.ServerName = "other.test"
+		j.replace(e)
+		j.awaitOut(t, "a", "other.test")
+	}
 }
