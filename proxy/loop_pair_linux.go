@@ -373,7 +373,7 @@ func (p *loopPair) linger() {
 
 // isDelivered reports whether a close loses nothing. Without a reset, the kernel delivers what it has.
 func (p *loopPair) isDelivered() bool {
-	if p.tls != nil && !p.reset && p.partTLS() {
+	if p.tls != nil && p.partTLS() {
 		return false
 	}
 	return !p.reset || p.unsentBytes() == 0 // unsentBytes is 0 for closed sockets
@@ -395,9 +395,6 @@ func (p *loopPair) drop(from int) {
 	for k := f.backlog; k != nil; k = f.backlog {
 		f.backlog = k.next
 		p.loop.forget(k)
-	}
-	if p.tls != nil && p.tls.ends[1-from] != nil && p.tls.ends[1-from].shake == nil {
-		p.tls.ends[1-from].drop()
 	}
 }
 

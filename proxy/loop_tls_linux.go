@@ -185,6 +185,7 @@ func (e *tlsEnd) push() {
 		e.keep(b[n:])
 	default:
 		e.failed = err
+		e.drop()
 	}
 }
 

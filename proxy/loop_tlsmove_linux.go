@@ -78,7 +78,9 @@ func (p *loopPair) tlsFailed(from int, err error) {
 	p.tls.cause = err
 	p.because(failedBy(from), 0)
 	p.reset = true
-	_ = sys.ShutdownWrite(p.fd[from])
+	e := p.tls.ends[from]
+	e.endSent, e.fin = true, true // behind the alert
+	e.finish()
 	if from == serverSide && p.flows[serverSide].moved == 0 {
 		p.s.notReached(p.endpoint, endpointHandshakeError(p.endpoint, err), "endpoint ended the connection by TLS")
 	}
@@ -253,12 +255,14 @@ func (p *loopPair) isQueued() bool {
 	return false
 }
 
-// partTLS says the end of each side that speaks TLS, before a pair is closed that has not failed. It reports whether
-// something still waits to be sent.
+// partTLS sends what still waits for the sides that speak TLS, before a pair is closed. Without a reset, it also says
+// the end of these sides. It reports whether something waits even then.
 func (p *loopPair) partTLS() bool {
 	for side, e := range p.tls.ends {
 		if e != nil {
-			e.sayEnd()
+			if !p.reset {
+				e.sayEnd()
+			}
 			p.pushQueue(side)
 		}
 	}
