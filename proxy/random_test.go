@@ -300,6 +300,8 @@ func randomConnections() uint64 {
 	switch {
 	case encrypted.client || encrypted.endpoint: // handshakes cost far more than the rest
 		return 150
+	case opensWith.hello:
+		return 500
 	case testing.Short() || slowTests:
 		return 800
 	}

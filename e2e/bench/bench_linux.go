@@ -119,7 +119,8 @@ func services() []service {
 
 // plan makes a plan of services with the given number of endpoints. Each service listens on its own port.
 func (b *bench) plan(endpoints int, services ...service) (plan, error) {
-	p := plan{TLS: b.authority.files, Workers: b.pins.workers(), Pairs: 1100, Descriptors: descriptorLimit(), Services: services}
+	p := plan{TLS: b.authority.files, Workers: b.pins.workers(), Pairs: 1100, Descriptors: descriptorLimit(),
+		Services: services}
 	for i := range p.Services {
 		s := &p.Services[i]
 		s.Endpoints = b.backends.endpoints(endpoints)

@@ -228,9 +228,10 @@ func (b *bench) connectTLS(i *instance, config *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	var buf [messageSize]byte
-	return request(c, opEcho, 0, messageSize, buf[:])
+	err = request(c, opEcho, 0, messageSize, buf[:])
+	_ = c.Close() // the work is done
+	return err
 }
 
 // tlsFlood returns a load of requests without TLS on n kept connections, while other clients make one TLS handshake
