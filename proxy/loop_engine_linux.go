@@ -24,7 +24,7 @@ type loopEngine struct {
 	cancel   context.CancelFunc
 	lookups  sync.WaitGroup // lookups and TLS handshakes
 	// handshakes holds an element for each TLS handshake that uses a processor now. Its capacity is the most that may.
-	handshakes chan struct{}
+	handshakes handshakes
 	jobs       chan func() // handshakes for goroutines that have none; not buffered
 	once       sync.Once   // makes close run once
 	ephemeral  uint16      // the lowest ephemeral port, see ephemeralPorts
@@ -36,7 +36,7 @@ func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 		n = runtime.GOMAXPROCS(0)
 	}
 	b := newBudget(o.MaxDescriptors, n)
-	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d, handshakes: make(chan struct{}, max(1, n/2)),
+	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d, handshakes: make(handshakes, max(1, n/2)),
 		jobs: make(chan func())}
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())

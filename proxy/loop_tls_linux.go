@@ -66,7 +66,7 @@ const (
 )
 
 // tlsBuffer is how many bytes a direction moves at once. Sending several records in one call costs less than sending
-// each alone. More than 64 KiB saves nothing.
+// each alone.
 const tlsBuffer = 64 << 10
 
 // useTLS makes the loop's tlsKit unless it has one.

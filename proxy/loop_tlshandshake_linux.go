@@ -24,7 +24,7 @@ import (
 type handshake struct {
 	end     *tlsEnd
 	loop    *eventLoop
-	turns   chan struct{} // see loopEngine.handshakes
+	turns   handshakes    // see loopEngine.handshakes
 	woken   chan struct{} // receives an element when the socket may be ready, or the handshake is given up
 	givenUp atomic.Bool   // the pair does not wait for the result
 	prefix  []byte        // what is sent in front of the first record
@@ -95,14 +95,14 @@ func (e *loopEngine) shakeAll(job func()) {
 
 // run does the handshake. If it fails, run gives a client time to read the alert.
 func (h *handshake) run(connect func(e *tlsEnd) (*tls.Conn, error)) (err error) {
-	h.turns <- struct{}{}
+	h.turns.enter()
 	h.buf = handshakeBuffers.Get().(*[maxRecord]byte)
 	if h.givenUp.Load() {
 		err = errGivenUp
 	} else if h.end.conn, err = connect(h.end); err == nil {
 		err = h.end.conn.Handshake()
 	}
-	<-h.turns
+	h.turns.leave()
 	if err != nil && h.heard && h.end.side == clientSide && !h.givenUp.Load() {
 		h.part()
 	}
@@ -111,9 +111,9 @@ func (h *handshake) run(connect func(e *tlsEnd) (*tls.Conn, error)) (err error) 
 
 // wait waits until the socket may be ready. Other handshakes use the processor meanwhile.
 func (h *handshake) wait() error {
-	<-h.turns
+	h.turns.leave()
 	<-h.woken
-	h.turns <- struct{}{}
+	h.turns.enter()
 	if h.givenUp.Load() {
 		return errGivenUp
 	}

@@ -487,7 +487,7 @@ func TestSNISettingsThatCannotBe(t *testing.T) {
 
 // A whole handshake of package crypto/tls passes, and nothing is decrypted on the way.
 func TestSNIWithTLS(t *testing.T) {
-	certificate := testCertificate(t, "db.example.com")
+	certificate := testCA().issue("db.example.com")
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.start()
 		at := freePort(t, TCP)
@@ -500,7 +500,7 @@ func TestSNIWithTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			c := tls.Client(dialTCP(t, at), &tls.Config{ServerName: "db.example.com", RootCAs: trusting(certificate),
+			c := tls.Client(dialTCP(t, at), &tls.Config{ServerName: "db.example.com", RootCAs: testCA().pool,
 				MaxVersion: version})
 			text := bytes.Repeat([]byte("some text "), 20000)
 			go c.Write(text)
