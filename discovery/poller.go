@@ -53,13 +53,19 @@ func (p *poller) due(now time.Time, q question) question {
 
 // ask sends one query as soon as a connection is available, and returns the answer. If the context has ended the query,
 // the error is the context's cause. If b has vanished or held endpoints, nudge can also end the query, with errTurn.
-func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error) {
+func (p *poller) ask(ctx context.Context, q question, b *belief) (_ answer, err error) {
 	if slots := p.consul.slots; slots != nil {
 		urgent := q.index == 0
 		if err := slots.acquire(ctx, urgent); err != nil {
 			return answer{}, err
 		}
-		defer slots.release(urgent)
+		defer func() {
+			if _, refused := err.(*consul.RefusalError); refused {
+				slots.refuse(urgent)
+			} else {
+				slots.release(urgent)
+			}
+		}()
 		if p.retired.Load() { // retired during the wait for the slot
 			return answer{}, errTurn
 		}
@@ -136,7 +142,6 @@ func (p *poller) learn(q question, a *answer, err error) error {
 	switch {
 	case err != nil:
 		if c.slots != nil && consul.IsRefusal(err, c.slots.refusing()) {
-			c.slots.refuse()
 			c.client.CloseIdle()
 			return &consul.RefusalError{Err: err}
 		}

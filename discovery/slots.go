@@ -140,8 +140,10 @@ func (s *slots) spareLocked() int {
 	return (s.limit + 14) / 16
 }
 
-// refuse lowers the limit. Call refuse when the agent has refused the connection of a query that has a slot.
-func (s *slots) refuse() {
+// refuse gives back the slot of a query whose connection the agent has refused, and lowers the limit. Call refuse in
+// place of release, with the same value of urgent. The agent often refuses several queries at once. A refused query does
+// not count as a connection that the agent allows, so the last of these calls sets the right limit.
+func (s *slots) refuse(urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -155,6 +157,7 @@ func (s *slots) refuse() {
 	allowed := s.held - 1
 	s.limit = max(min(s.limit, allowed-reserve(allowed)), 1)
 	s.changedLocked()
+	s.releaseLocked(urgent)
 }
 
 // reserve returns how many connections are left to other programs, and to requests that need no slot. allowed is the

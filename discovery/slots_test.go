@@ -283,6 +283,23 @@ func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
 	}
 }
 
+// The agent refuses several queries at once. Each gives its slot back only after all of them were refused.
+func TestSlotsCountNoRefusedQueryAsAllowed(t *testing.T) {
+	const asked, allowed = 24, 20
+	s := newSlots(asked, (&journal{}).logger(0))
+	for range asked {
+		if err := s.acquire(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range asked - allowed {
+		s.refuse(true)
+	}
+	if want := allowed - reserve(allowed); s.limit > want || s.held != allowed {
+		t.Errorf("the limit is %d and %d slots are held, want at most %d and %d", s.limit, s.held, want, allowed)
+	}
+}
+
 // A query that the agent has passed on to its servers keeps its connection until its wait is over. Such a query is
 // therefore not cancelled.
 func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
