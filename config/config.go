@@ -197,6 +197,7 @@ type Service struct {
 
 	TLS         *AcceptTLS   // nil: TLS is not spoken with clients
 	EndpointTLS *EndpointTLS // nil: TLS is not spoken with endpoints
+	Mesh        *Mesh        // nil: endpoints are not reached through Consul's service mesh
 
 	// Transparent makes connections to endpoints come from the client's address.
 	Transparent bool

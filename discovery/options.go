@@ -148,6 +148,10 @@ type Query struct {
 	// An instance without such a name, or with one that is neither a host name nor an IP address, has an empty
 	// ServerName. If both fields are empty, no instance has a ServerName.
 	ServerNameMeta, ServerNameTag string
+
+	// Mesh selects the ways into Consul's service mesh that lead to Service: sidecars, instances that speak mTLS
+	// themselves, and terminating gateways. The endpoints have an Identity.
+	Mesh bool
 }
 
 // A Watch says where the endpoints of a service come from. The endpoints come from Consul's answers to Query. If Query
@@ -157,6 +161,10 @@ type Watch struct {
 	Service string // Lictor's name of the service
 	Query   Query  // an empty Query.Service means Service
 	Guard   Guard
+
+	// Chain says that the tiers come from Consul's discovery chain for Query.Service in Query.Datacenter, and follow it
+	// when it changes. Query.Mesh must be set and Next must be empty. Query's tags and filter apply to all tiers.
+	Chain bool
 
 	Next     []Tier
 	Failover Failover

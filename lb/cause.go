@@ -11,11 +11,15 @@ import (
 // whatever reason.
 var ErrHandshake = errors.New("TLS handshake failed")
 
+// ErrNotReady is wrapped by the error of a dial that this host was not ready for, for example because it has no
+// certificate yet. Such an error says nothing about the endpoint.
+var ErrNotReady = errors.New("not ready to dial")
+
 // CauseOf returns the cause of err, which is the error of a dial or a datagram to an endpoint. If local is true, the
 // error says nothing about the endpoint: this host lacks a resource or filters the packet, or the caller gave up. In
 // that case the cause is zero, and Member.Failed must not be called.
 func CauseOf(err error) (cause Cause, local bool) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, ErrLookups) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrLookups) || errors.Is(err, ErrNotReady) {
 		return 0, true
 	}
 	if errors.Is(err, errUnfit) {

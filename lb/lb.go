@@ -72,6 +72,10 @@ type Endpoint struct {
 	// ServerName is the host name or IP address that the instance's registration gives for the endpoint's certificate.
 	// An empty ServerName means that the registration gives none, or was not asked for one.
 	ServerName string
+
+	// Identity is who the endpoint is in Consul's service mesh: the path of a SPIFFE ID without the trust domain, such
+	// as "/ns/default/dc/dc1/svc/billing". An empty Identity means that the endpoint is not one of the mesh.
+	Identity string
 }
 
 // A Place is where an endpoint is: all fields of its address, and no other field. Places may be compared.
