@@ -199,6 +199,11 @@ service "web" {
   #   alpn                 = ["http/1.1"]
   # }
 
+  # Reach the instances through Consul's service mesh, with the identity of a service.
+  # mesh {
+  #   as = "web" # required; the token needs service:write for this name
+  # }
+
   # Connect to each instance from the client's address. Linux only; docs/operations.md says how to set up the host.
   # transparent = true
 

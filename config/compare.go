@@ -67,13 +67,18 @@ func Compare(old, next *Config) *Changes {
 // defaultsOf returns the default arguments of a service like s. Compare does not list these for an added service,
 // because they would hide what was chosen.
 func defaultsOf(s *Service) []namedValue {
-	text := fmt.Sprintf("service %s {\n  listen = 1\n  protocol = %q\n}\n", Quote(s.Name), s.Protocol)
+	mesh := ""
+	if s.Mesh != nil {
+		mesh = "  mesh { as = \"any\" }\n"
+	}
+	text := fmt.Sprintf("service %s {\n  listen = 1\n  protocol = %q\n%s}\n", Quote(s.Name), s.Protocol, mesh)
 	cfg, _ := Parse("", []byte(text), Options{Getenv: func(string) string { return "" }})
 	if cfg == nil {
 		return nil
 	}
 	return slices.DeleteFunc(argumentsOf(cfg.Services[0]), func(d namedValue) bool {
-		return d.name == "listen" || d.name == "protocol" || strings.HasPrefix(d.name, "consul.") && s.Consul == nil
+		return d.name == "listen" || d.name == "protocol" || d.name == "mesh.as" ||
+			strings.HasPrefix(d.name, "consul.") && s.Consul == nil
 	})
 }
 

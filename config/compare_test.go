@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +99,29 @@ func TestCompareOfANewBlock(t *testing.T) {
 	const want = "~ service \"web\"\n    + accept_proxy.from = [\"10.0.0.1/32\"]\n    + accept_proxy.timeout = \"3s\"\n"
 	if b.String() != want {
 		t.Errorf("got:\n%swant:\n%s", b.String(), want)
+	}
+}
+
+func TestCompareOfMesh(t *testing.T) {
+	const web, mesh = "service \"web\" {\n  listen = 9000\n", "  mesh { as = %q }\n"
+	top := "log_level = \"info\"\nservice \"other\" {\n  listen = 1\n}\n"
+	plain, one, two := web+"}\n", web+fmt.Sprintf(mesh, "one")+"}\n", web+fmt.Sprintf(mesh, "two")+"}\n"
+	for _, tt := range []struct{ name, old, next, want string }{
+		{"added", plain, one, "~ service \"web\"\n    + mesh.as = \"one\"\n    + failover_on = \"health\"\n" +
+			"    + failover_below = 1\n    + failback_hold = \"30s\"\n"},
+		{"changed", one, two, "~ service \"web\"\n    ~ mesh.as = \"one\" -> \"two\"\n"},
+		{"removed", one, plain, "~ service \"web\"\n    - mesh.as = \"one\"\n    - failover_on = \"health\"\n" +
+			"    - failover_below = 1\n    - failback_hold = \"30s\"\n"},
+		{"new service", "", one, "+ service \"web\"\n    + listen = [\"127.0.0.1:9000\"]\n" +
+			"    + protocol = \"tcp\"\n    + mesh.as = \"one\"\n"},
+	} {
+		var b strings.Builder
+		if err := Compare(configured(t, top+tt.old), configured(t, top+tt.next)).Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		if b.String() != tt.want {
+			t.Errorf("%s: got:\n%swant:\n%s", tt.name, b.String(), tt.want)
+		}
 	}
 }
 

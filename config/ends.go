@@ -45,11 +45,6 @@ type EndpointTLS struct {
 	ALPN []string // protocols that are offered to endpoints, the best first
 }
 
-// Mesh says how a service reaches its endpoints through Consul's service mesh.
-type Mesh struct {
-	As string // the identity with which endpoints are dialled: the name of a service in Consul
-}
-
 // NameFromInstance returns where each instance gives its name, as text such as `its meta "tls_server_name"`. It returns
 // "" if t is nil, or if instances give no names.
 func (t *EndpointTLS) NameFromInstance() string {

@@ -37,6 +37,7 @@ func sections() map[string]*hcl.BodySchema {
 		"`service` > `check` > `tls`": tlsSchema(),
 		"`service` > `accept_proxy`":  acceptProxySchema(), "`service` > `tls`": acceptTLSSchema(),
 		"`service` > `tls` > `certificate`": certificateSchema(), "`service` > `endpoint_tls`": endpointTLSSchema(),
+		"`service` > `mesh`":     meshSchema(),
 		"`service` > `on_leave`": onLeaveSchema(), "`service` > `consul` > `hold_max`": holdMaxSchema(),
 	}
 }

@@ -46,8 +46,12 @@ func serviceSchema() *hcl.BodySchema {
 		"failover_on", "failover_below", "failback_hold", "send_proxy", "send_proxy_udp",
 		"transparent")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"},
-		{Type: "accept_proxy"}, {Type: "tls"}, {Type: "endpoint_tls"}}
+		{Type: "accept_proxy"}, {Type: "tls"}, {Type: "endpoint_tls"}, {Type: "mesh"}}
 	return s
+}
+
+func meshSchema() *hcl.BodySchema {
+	return arguments("as")
 }
 
 func acceptTLSSchema() *hcl.BodySchema {
@@ -142,6 +146,7 @@ func language() *shape {
 		"tls": {schema: acceptTLSSchema(),
 			blocks: map[string]*shape{"certificate": {schema: certificateSchema()}}},
 		"endpoint_tls": {schema: endpointTLSSchema()},
+		"mesh":         {schema: meshSchema()},
 	}}
 	consul := &shape{schema: consulSchema(), secrets: []string{"token"},
 		blocks: map[string]*shape{"tls": {schema: tlsSchema()}}}

@@ -74,12 +74,14 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	s.Check = b.check(s.Protocol)
 	b.proxyProtocol(&s)
 	b.ends(&s)
+	b.mesh(&s)
 	s.Transparent = b.boolean("transparent", false)
 	names := b.sni(&s)
 	s.Listen = b.listen(s, names)
 	l.endpoints(b, &s)
 	b.speaksFirst(&s)
 	b.stays(&s)
+	b.inMesh(&s)
 	return s
 }
 
@@ -148,10 +150,13 @@ func (b *block) plainText(name string) (string, bool) {
 // preference.
 func (l *loader) endpoints(b *block, s *Service) {
 	var queries []ConsulQuery
-	for _, inner := range b.blocks.OfType("consul") {
+	for i, inner := range b.blocks.OfType("consul") {
 		block := b.inner(inner, querySchema())
 		queries = append(queries, l.queries(block, s.Name)...)
 		block.checkedFromHere(queries[len(queries)-1], s.Check)
+		if s.Mesh != nil {
+			block.queryInMesh(i == 0)
+		}
 		if s.Protocol == UDP && block.has("socket_paths") {
 			l.problem(block.attrs["socket_paths"].NameRange.Ptr(), "Argument of another protocol",
 				"socket_paths is for tcp, and this service is udp: Unix sockets carry connections. Remove it.")
@@ -173,9 +178,10 @@ func (l *loader) endpoints(b *block, s *Service) {
 	b.failover(s, s.hasFailover())
 }
 
-// hasFailover reports whether the service has more than one source of endpoints.
+// hasFailover reports whether the service may have more than one source of endpoints. With mesh, the discovery chain in
+// Consul may name more.
 func (s *Service) hasFailover() bool {
-	return len(s.Failover) > 0 || s.Consul != nil && s.Static != nil
+	return len(s.Failover) > 0 || s.Consul != nil && s.Static != nil || s.Mesh != nil
 }
 
 // failover reads when the service changes from one source to another. several says whether the service has more than

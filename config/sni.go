@@ -151,7 +151,7 @@ func serverFirst(port uint16) string {
 
 // ownTLS returns the place of the block with which Lictor speaks TLS itself, or nil.
 func (b *block) ownTLS() *hcl.Range {
-	for _, name := range []string{"tls", "endpoint_tls"} {
+	for _, name := range []string{"tls", "endpoint_tls", "mesh"} {
 		for _, inner := range b.blocks.OfType(name) {
 			return inner.DefRange.Ptr()
 		}
