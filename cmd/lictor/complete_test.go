@@ -62,6 +62,8 @@ func TestCompletionOfALine(t *testing.T) {
 		{"lictor version -", "", "-help -json"},
 		{"lictor version ", "", ""},
 		{"lictor version\t--", "", ""},
+		{"lictor mesh ", "", "status"},
+		{"lictor mesh status web ", "", ""},
 		{"lictor completion ", "", "bash zsh fish"},
 		{"lictor run -log-level ", "", strings.Join(config.LogLevels(), " ")},
 		{"lictor run -log-level=d", "", "debug"},

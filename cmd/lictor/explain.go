@@ -132,6 +132,9 @@ func writeExplanation(
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible.Text(s.Name), in,
 		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible.Text(s.Source))
 	fmt.Fprintf(w, "%s\n", visible.Text(note(now, s)))
+	if i := s.Identity; i != nil {
+		fmt.Fprintf(w, "dials in the mesh as %s\n", visible.Text(identityText(now, i)))
+	}
 	for _, problem := range problems {
 		fmt.Fprintln(w, visible.Text(problem))
 	}
@@ -161,6 +164,9 @@ func writeExplanation(
 			fmt.Fprintf(w, "     server name: %s\n", visible.Text(e.ServerName))
 		} else if e.NoServerName != "" {
 			fmt.Fprintf(w, "     server name: none, %s\n", visible.Text(e.NoServerName))
+		}
+		if e.Identity != "" {
+			fmt.Fprintf(w, "     identity: %s\n", visible.Text(e.Identity))
 		}
 		if len(e.Tags) > 0 {
 			fmt.Fprintf(w, "     tags: %s\n", visible.Text(strings.Join(e.Tags, ", ")))

@@ -26,6 +26,8 @@ type forwardCommand struct {
 	console
 	consul, datacenter string
 	tags               pathList
+	mesh               bool
+	as                 string
 
 	footer *footer // where the traffic is shown; nil if stderr is not a terminal
 }
@@ -37,6 +39,8 @@ func (c *forwardCommand) flags() *flag.FlagSet {
 	f.StringVar(&c.consul, "consul", "", "")
 	f.StringVar(&c.datacenter, "datacenter", "", "")
 	f.Var(&c.tags, "tag", "")
+	f.BoolVar(&c.mesh, "mesh", false, "")
+	f.StringVar(&c.as, "as", "", "")
 	return f
 }
 
@@ -55,6 +59,7 @@ func (c *forwardCommand) AutocompleteArgs() predictor {
 			return nil
 		}
 		return within(completionTime, func(ctx context.Context) []string {
+			c.mesh = false // the names are the same, and -as may still be missing
 			cfg, _ := config.Parse("lictor forward", c.configuration([]forward{{service: "any"}}), config.Options{})
 			if cfg == nil {
 				return nil
@@ -87,6 +92,10 @@ Options:
   -datacenter NAME   Datacenter of the instances. Default: that of the agent.
   -tag TAG           Only instances with this tag. May be repeated; an instance
                      must have all tags.
+  -mesh              Reach the services through Consul's service mesh, over
+                     mutual TLS. Needs -as.
+  -as NAME           With -mesh: the service in Consul as which instances see
+                     you. The token needs service:write for NAME.
 
 Exit codes:
 
@@ -98,6 +107,7 @@ Examples:
 
     $ lictor forward web:9000 dns:5300/udp
     $ lictor forward postgres -tag primary -datacenter dc2
+    $ lictor forward -mesh -as web billing:9000
 `
 }
 
@@ -113,6 +123,9 @@ func (c *forwardCommand) Run(args []string) int {
 			err = problem
 		}
 		forwards = append(forwards, f)
+	}
+	if err == nil {
+		err = c.meshUsage(forwards)
 	}
 	if err != nil {
 		return c.usage("forward", err)
@@ -142,6 +155,19 @@ func (c *forwardCommand) Run(args []string) int {
 		},
 	}, signals)
 	return c.ended(err, diags, false)
+}
+
+// meshUsage returns what is wrong with the options for the mesh, or nil.
+func (c *forwardCommand) meshUsage(forwards []forward) error {
+	switch {
+	case c.as != "" && !c.mesh:
+		return errors.New("-as is for -mesh only")
+	case c.mesh && c.as == "":
+		return errors.New("-mesh needs -as NAME, the service in Consul as which clients reach the others")
+	case c.mesh && slices.ContainsFunc(forwards, func(f forward) bool { return f.protocol == config.UDP }):
+		return errors.New("-mesh is for TCP: Consul's service mesh speaks TLS over TCP only")
+	}
+	return nil
 }
 
 // A forward is one SERVICE argument of the command.
@@ -235,7 +261,11 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 		if c.datacenter != "" {
 			fmt.Fprintf(&b, "    datacenter = %s\n", config.Quote(c.datacenter))
 		}
-		fmt.Fprint(&b, "  }\n}\n")
+		fmt.Fprint(&b, "  }\n")
+		if c.mesh {
+			fmt.Fprintf(&b, "  mesh { as = %s }\n", config.Quote(c.as))
+		}
+		fmt.Fprint(&b, "}\n")
 	}
 	return []byte(b.String())
 }

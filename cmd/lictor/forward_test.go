@@ -56,6 +56,18 @@ func TestForwardConfigurationTakesAnyName(t *testing.T) {
 	}
 }
 
+func TestForwardThroughTheMesh(t *testing.T) {
+	c := &forwardCommand{mesh: true, as: "front"}
+	text := c.configuration([]forward{{"billing", 9000, config.TCP}})
+	cfg, diags := config.Parse("", text, config.Options{Getenv: func(string) string { return "" }})
+	if cfg == nil {
+		t.Fatal(diags.Diagnostics)
+	}
+	if s := cfg.Services[0]; s.Mesh == nil || s.Mesh.As != "front" || s.Consul.Service != "billing" {
+		t.Errorf("got %+v of %s", s, text)
+	}
+}
+
 func TestTrafficLines(t *testing.T) {
 	got := trafficLines([]daemon.Traffic{{Service: "web", Total: 17, Open: 2, Up: 1000, Down: 3 << 20, Refused: 1},
 		{Service: "dns"}})

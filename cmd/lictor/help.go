@@ -43,7 +43,7 @@ Exit codes:
   2    Wrong usage: an unknown command or option, a missing argument, or no
        command.
   3    No running lictor answers.
-  4    A service refuses clients ("lictor status" only).
+  4    A service refuses clients ("lictor status" and "lictor mesh" only).
 
   The result of a command goes to stdout, everything else to stderr.
 

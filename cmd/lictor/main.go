@@ -118,6 +118,7 @@ func commands(c console) map[string]command {
 		"top":         newTopCommand(c),
 		"explain":     newExplainCommand(foreign),
 		"events":      newEventsCommand(foreign),
+		"mesh":        newMeshCommand(foreign),
 		"connections": newConnectionsCommand(foreign),
 		"drain":       newDrainCommand(foreign),
 		"undrain":     newUndrainCommand(foreign),
@@ -132,8 +133,8 @@ func commands(c console) map[string]command {
 
 // commandNames returns the names of all commands, in the order of the help.
 func commandNames() []string {
-	return []string{"run", "forward", "plan", "status", "top", "explain", "connections", "events", "drain", "undrain",
-		"reload", "upgrade", "validate", "fmt", "completion", "version"}
+	return []string{"run", "forward", "plan", "status", "top", "explain", "connections", "events", "mesh", "drain",
+		"undrain", "reload", "upgrade", "validate", "fmt", "completion", "version"}
 }
 
 func suggestion(given string, names []string) string {

@@ -19,6 +19,7 @@ func answering(t *testing.T) *fakeLictor {
 		"GET /v1/services/web":          s,
 		"GET /v1/services/web/excluded": admin.ExcludedAnswer{},
 		"GET /v1/connections":           admin.ConnectionsAnswer{},
+		"GET /v1/mesh":                  meshAnswer(),
 		"GET /v1/events":                admin.EventsAnswer{Events: []admin.Event{{Text: "x"}}},
 		"POST /v1/reload":               admin.Reload{OK: true, Summary: "1 service\x1b added"},
 		"POST /v1/upgrade":              admin.Upgrade{PID: 2, Version: "v2"},
@@ -31,7 +32,8 @@ func TestOutputThatIsLost(t *testing.T) {
 	f := answering(t)
 	for _, args := range []string{
 		"status", "status web", "status -json", "status -json web", "explain web", "explain -json web", "connections",
-		"connections -json", "events", "events -json", "top -once -interval 100ms", "top -json", "reload",
+		"connections -json", "mesh status", "mesh status web", "mesh status -json", "mesh status -json web", "events",
+		"events -json", "top -once -interval 100ms", "top -json", "reload",
 		"reload -json", "upgrade", "upgrade -json",
 	} {
 		var said strings.Builder

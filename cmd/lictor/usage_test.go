@@ -50,7 +50,7 @@ func TestHelpHasTheExitCodesOfEveryCommand(t *testing.T) {
 		if flags.Lookup("admin") != nil && name != "validate" { // the command needs a running lictor
 			want = append(want, "3")
 		}
-		if name == "status" {
+		if name == "status" || name == "mesh" {
 			want = append(want, "4")
 		}
 		if !slices.Equal(got, want) {
@@ -171,6 +171,9 @@ func TestWrongUsage(t *testing.T) {
 		{"forward web:0", `"web:0": "0" is not a port; write a number from 1 to 65535`},
 		{"forward web:65536", `"web:65536": "65536" is not a port; write a number from 1 to 65535`},
 		{"forward web:1/sctp dns:x", `"web:1/sctp": write /udp, /tcp or nothing after the port`},
+		{"forward -mesh web:1", "-mesh needs -as NAME, the service in Consul as which clients reach the others"},
+		{"forward -as web db:1", "-as is for -mesh only"},
+		{"forward -mesh -as web dns:1/udp", "-mesh is for TCP: Consul's service mesh speaks TLS over TCP only"},
 		{"plan", "no configuration given: name the new one with -config PATH"},
 		{"plan web.hcl", `unexpected argument "web.hcl"; did you mean -config web.hcl?`},
 		{"plan -config a b", `unexpected argument "b"; did you mean -config b?`},
@@ -185,6 +188,9 @@ func TestWrongUsage(t *testing.T) {
 		{"connections -n -1", "-n -1 is negative"},
 		{"events a b", `unexpected argument "b"`},
 		{"events -n -1", "-n -1 is negative"},
+		{"mesh", `write "lictor mesh status"`},
+		{"mesh stauts", `there is no command "stauts" of mesh; did you mean "status"?`},
+		{"mesh status web api", `unexpected argument "api"`},
 		{"drain", `no ENDPOINT given; "lictor status SERVICE" lists the endpoints`},
 		{"drain a b c", `unexpected argument "c"`},
 		{"drain -for 0s a", "-for 0s is not above zero"},

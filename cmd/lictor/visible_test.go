@@ -65,6 +65,7 @@ func TestCommandsPrintOnlyWhatShows(t *testing.T) {
 		"GET /v1/services/web":          s,
 		"GET /v1/services/web/excluded": filled[admin.ExcludedAnswer](),
 		"GET /v1/connections":           page,
+		"GET /v1/mesh":                  filled[admin.MeshAnswer](),
 		"GET /v1/events":                filled[admin.EventsAnswer](),
 		"POST /v1/reload":               filled[admin.Reload](),
 		"POST /v1/upgrade":              filled[admin.Upgrade](),
@@ -72,8 +73,8 @@ func TestCommandsPrintOnlyWhatShows(t *testing.T) {
 	bad := newFakeLictor(t, map[string]any{
 		"GET /v1/status": &admin.APIError{Code: http.StatusForbidden, Text: strings.ReplaceAll(hostile, "\n", " ")},
 	})
-	for _, command := range []string{"status", "status web", "explain web", "connections", "events", "reload",
-		"upgrade", "top -once"} {
+	for _, command := range []string{"status", "status web", "explain web", "connections", "events", "mesh status",
+		"reload", "upgrade", "top -once"} {
 		for _, f := range []*fakeLictor{good, bad} {
 			for _, option := range []string{"", " -json"} {
 				line := command + option

@@ -53,6 +53,7 @@ type fake struct {
 	denied    []proxy.Denied
 
 	certificates []Certificate // of web
+	mesh         Mesh
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -73,6 +74,14 @@ func (f *fake) certificatesBy() map[string][]Certificate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return map[string][]Certificate{"web": f.certificates}
+}
+
+func (f *fake) meshNow() Mesh {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.mesh
+	m.Roots, m.Identities = append([]MeshRoot{}, m.Roots...), append([]Identity{}, m.Identities...)
+	return m
 }
 
 func (f *fake) count() int {
@@ -164,7 +173,8 @@ func serveTo(t *testing.T, access Access, o Options, services ...string) *house 
 	h.sets = endpoints.NewSets(h.balancer, h.events, nil)
 	o.Events = h.events
 	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} },
-		Configured: h.fake.configured, Excluded: o.State.Excluded, Certificates: h.fake.certificatesBy}
+		Configured: h.fake.configured, Excluded: o.State.Excluded, Certificates: h.fake.certificatesBy,
+		Mesh: h.fake.meshNow}
 	h.Server = New(o)
 	dir, err := os.MkdirTemp("", "admin")
 	if err != nil {

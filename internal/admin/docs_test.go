@@ -33,7 +33,7 @@ func TestAPIIsDocumented(t *testing.T) {
 	for _, v := range []any{Status{}, Service{}, Endpoint{}, HostName{}, EndpointCounters{}, Counters{}, Descriptors{},
 		Event{}, Reload{}, Reason{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{},
 		EventsAnswer{},
-		Connection{}, ConnectionsAnswer{}, Upgrade{}, Pending{}, changes{}} {
+		Connection{}, ConnectionsAnswer{}, Upgrade{}, Pending{}, changes{}, Mesh{}, MeshRoot{}, Identity{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {
 				t.Errorf("%T: %s is not in docs/api.md", v, f)
@@ -55,7 +55,8 @@ func TestAPIIsDocumented(t *testing.T) {
 		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh,
 		StateFine, StateDegraded, StateRefusing, KindNoEndpoint, KindFull, KindRetries, KindFailing, KindDescriptors,
 		KindStale, KindUnconfirmed, KindHidden, KindHeld, KindEjected, KindDrained, KindPanic, KindFailover, KindNames,
-		KindPending, KindReload,
+		KindPending, KindReload, KindCertificate, KindIdentity,
+		IdentityFine, IdentityFailing, IdentityExpiring, IdentityWaiting, IdentityExpired,
 	}
 	for _, kind := range kinds {
 		words = append(words, string(kind))

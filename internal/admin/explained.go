@@ -85,7 +85,8 @@ func instancesOf(x *discovery.Explanation) []Endpoint {
 // word.
 func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail,
-		Tags: one.Tags, ServerName: one.ServerName, NoServerName: one.NoServerName}
+		Tags: one.Tags, ServerName: one.ServerName, NoServerName: one.NoServerName,
+		Identity: one.Identity}
 	if one.Host != "" || one.At().IsValid() {
 		e.Address = one.Address()
 	}

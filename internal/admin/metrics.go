@@ -57,6 +57,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if s.o.EndpointMetrics == nil || s.o.EndpointMetrics() {
 		e.endpoints(services)
 	}
+	m := s.o.State.mesh()
+	e.mesh(&m)
 	e.names(s.o.State.Names)
 	e.watches(s)
 	if s.o.AccessLog != nil {

@@ -53,6 +53,7 @@ func busy(t *testing.T) *house {
 	}
 	h.fake.set(func(f *fake) {
 		f.certificates = []Certificate{{File: "/a", State: CertificateFine}}
+		f.mesh = meshAt(IdentityFine, "")
 		f.services[1].Protocol = "udp"
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesDown = 7, 2, 100
 		f.stats[0].Dials.Buckets[0], f.stats[0].Dials.Buckets[13], f.stats[0].Dials.Sum = 5, 1, 3*time.Second
@@ -265,6 +266,7 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 	h.fake.set(func(f *fake) {
 		f.services[1].Protocol = "udp"
 		f.stats[0].Dials.Buckets[0] = 1
+		f.mesh = meshAt(IdentityFine, "")
 		f.watch = []discovery.WatchStatus{{Services: []string{"web"}, Query: discovery.Query{Service: "other"},
 			LastSuccess: time.Now()}}
 	})
@@ -279,6 +281,7 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 		"| UDP service | %d |":        strings.Count(text, `service="dns"`),
 		"| endpoint | %d;":            endpoint,
 		"| query to Consul | %d |":    strings.Count(text, `watch="`),
+		"service mesh | %d |":         strings.Count(text, `{identity="`),
 		"| TCP service | 53; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
 		"has 53 + 3 × 3 + 8 = %d ser": 53 + 3*3 + 8,
 	} {

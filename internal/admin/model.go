@@ -45,6 +45,8 @@ type Service struct {
 
 	Certificates []Certificate `json:"certificates,omitempty"`
 
+	Identity *Identity `json:"identity,omitempty"` // as which endpoints are dialled; nil: none
+
 	stats        proxy.Stats // the counters that Counters was made of
 	drainedSince time.Time   // when the oldest drain without an end began; zero if there is none
 }
@@ -90,6 +92,8 @@ type Endpoint struct {
 	// none although the service asks for one.
 	ServerName   string `json:"server_name,omitempty"`
 	NoServerName string `json:"no_server_name,omitempty"`
+
+	Identity string `json:"identity,omitempty"` // who the endpoint must be in the mesh: the path of a SPIFFE ID
 
 	DrainedBy   string `json:"drained_by,omitempty"`
 	DrainReason string `json:"drain_reason,omitempty"`

@@ -36,6 +36,7 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/services/{name}/drain", s.drain},
 		{"POST", "/v1/services/{name}/undrain", s.undrain},
 		{"GET", "/v1/connections", s.walks.shared(s.getConnections)},
+		{"GET", "/v1/mesh", s.work.shared(s.getMesh)},
 		{"GET", "/v1/events", s.getEvents},
 		{"GET", "/v1/watch", s.watch},
 		{"GET", "/v1/config", s.work.shared(s.getConfig)},

@@ -64,6 +64,9 @@ func (s *Service) refused(rates map[string]float64) {
 func (s *Service) judge(b *Balanced) {
 	by := s.endpointsBy()
 	refusing, waiting := s.unusable(b, by)
+	if i := s.Identity; i != nil && !i.Usable() {
+		refusing = append(refusing, Reason{Kind: KindIdentity, Text: i.Trouble()})
+	}
 	first := append(slices.Clone(refusing), waiting...)
 	counted := s.Set != SetNone && len(first) > 0 && first[0].Kind == KindNoEndpoint
 	for _, r := range s.refusedLately() {
@@ -190,6 +193,9 @@ func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
 	for i := range s.Certificates {
 		text := s.Certificates[i].trouble()
 		add(text != "", KindCertificate, text, nil)
+	}
+	if i := s.Identity; i != nil && i.Usable() {
+		add(i.State != IdentityFine, KindCertificate, i.Trouble(), nil)
 	}
 	unresolved := 0
 	for i := range s.Endpoints {

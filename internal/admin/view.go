@@ -64,6 +64,9 @@ type State struct {
 	// Certificates means that no service uses any.
 	Certificates func() map[string][]Certificate
 
+	// Mesh returns what Lictor has of Consul's service mesh. A nil Mesh means that no service uses it.
+	Mesh func() Mesh
+
 	// Names provides the counts of host name lookups for metrics. Names may be nil.
 	Names Names
 
@@ -178,6 +181,11 @@ func (s *State) show(configured []Configured) []Service {
 			}
 		}
 	}
+	for name, identity := range s.identities() {
+		if one := at[name]; one != nil {
+			one.Identity = identity
+		}
+	}
 	balanced := map[string]Balanced{}
 	if s.Balanced != nil {
 		balanced = s.Balanced()
@@ -230,7 +238,7 @@ func oldestDrain(set []endpoints.EndpointView) (since time.Time) {
 func endpointOf(v *endpoints.EndpointView) Endpoint {
 	e := Endpoint{ID: v.ID, DrainedBy: v.Drain.By, DrainReason: v.Drain.Reason}
 	if !v.Joined.IsZero() {
-		e.Address, e.Weight, e.ServerName = v.Address(), max(v.Weight, 1), v.ServerName
+		e.Address, e.Weight, e.ServerName, e.Identity = v.Address(), max(v.Weight, 1), v.ServerName, v.Identity
 	}
 	switch {
 	case !v.Forbidden.IsZero():

@@ -1,7 +1,7 @@
 // Details are what an open row shows: why the service is as it is, charts, and its endpoints.
 import { Chart } from "./chart.js";
 import { Endpoints } from "./endpoints.js";
-import { brief, count, latency, now, size, waiting, when, words } from "./format.js";
+import { brief, count, isolated, latency, now, size, waiting, when, words } from "./format.js";
 import { make, put } from "./dom.js";
 
 const drawn = [
@@ -17,6 +17,7 @@ export class Details {
     this.reasons = make("ul", { class: "reasons" });
     this.about = make("p");
     this.problem = make("p");
+    this.identity = make("p");
     this.lately = make("b", { class: "bad" });
     this.total = make("span");
     this.refused = make("p", {}, this.lately, this.total);
@@ -24,7 +25,7 @@ export class Details {
     const cursor = {};
     this.charts = drawn.map((d) => new Chart(d, service.name, cursor, () => this.drawCharts()));
     this.endpoints = new Endpoints(service);
-    this.element = make("div", { class: "more" }, this.reasons, this.about, this.problem, this.refused, this.sources,
+    this.element = make("div", { class: "more" }, this.reasons, this.about, this.identity, this.problem, this.refused, this.sources,
       make("div", { class: "charts" }, ...this.charts.map((c) => c.figure)), this.endpoints.element);
   }
 
@@ -37,6 +38,8 @@ export class Details {
     put(this.about, `From ${d.source}; changed ${d.last_change ? ago(d.last_change) : "never"}` + (d.last_success ? `, confirmed ${ago(d.last_success)}.` : "."));
     put(this.problem, [d.problem && !reasons.some((r) => r.text.includes(d.problem)) ? d.problem : "", waiting(d)].filter(Boolean).join("; "));
     this.problem.hidden = this.problem.textContent === "";
+    this.identity.hidden = !d.identity;
+    put(this.identity, d.identity ? inMesh(d.identity) : "");
     list(this.sources, (d.sources ?? []).map((s) => s.name + (s.active ? ": in use" : ": not in use") + (s.detail ? ", " + s.detail : "")));
     this.drawRefused();
     this.drawCharts();
@@ -58,6 +61,10 @@ export class Details {
     for (const c of this.charts) c.draw(s.samples, now(), last ? (c.show === latency ? latency(s.latency()) : c.said(last)) : "–");
   }
 }
+
+// inMesh says as whom a service dials in the service mesh.
+const inMesh = (i) => `Dials in the mesh as ${isolated(i.name)}: ${i.state}` +
+  (i.expires ? `, ${isolated(i.spiffe_id)}, certificate from ${when(Date.parse(i.received))} until ${when(Date.parse(i.expires))}.` : ", without a certificate.");
 
 const ago = (t) => `${brief(now() - Date.parse(t))} ago (${when(Date.parse(t))})`;
 
