@@ -108,10 +108,10 @@ func TestCompareOfMesh(t *testing.T) {
 	plain, one, two := web+"}\n", web+fmt.Sprintf(mesh, "one")+"}\n", web+fmt.Sprintf(mesh, "two")+"}\n"
 	for _, tt := range []struct{ name, old, next, want string }{
 		{"added", plain, one, "~ service \"web\"\n    + mesh.as = \"one\"\n    + failover_on = \"health\"\n" +
-			"    + failover_below = 1\n    + failback_hold = \"30s\"\n"},
+			"    + failover_below = 1\n    + failback_hold = \"30s\"\n    - consul.statuses = [\"passing\"]\n"},
 		{"changed", one, two, "~ service \"web\"\n    ~ mesh.as = \"one\" -> \"two\"\n"},
-		{"removed", one, plain, "~ service \"web\"\n    - mesh.as = \"one\"\n    - failover_on = \"health\"\n" +
-			"    - failover_below = 1\n    - failback_hold = \"30s\"\n"},
+		{"removed", one, plain, "~ service \"web\"\n    + consul.statuses = [\"passing\"]\n    - mesh.as = \"one\"\n" +
+			"    - failover_on = \"health\"\n    - failover_below = 1\n    - failback_hold = \"30s\"\n"},
 		{"new service", "", one, "+ service \"web\"\n    + listen = [\"127.0.0.1:9000\"]\n" +
 			"    + protocol = \"tcp\"\n    + mesh.as = \"one\"\n"},
 	} {

@@ -197,7 +197,10 @@ type Service struct {
 
 	TLS         *AcceptTLS   // nil: TLS is not spoken with clients
 	EndpointTLS *EndpointTLS // nil: TLS is not spoken with endpoints
-	Mesh        *Mesh        // nil: endpoints are not reached through Consul's service mesh
+
+	// Mesh says how endpoints are reached through Consul's service mesh. A nil Mesh means that they are not. With Mesh,
+	// there is one query, and its Statuses are nil if the discovery chain says which statuses count.
+	Mesh *Mesh
 
 	// Transparent makes connections to endpoints come from the client's address.
 	Transparent bool
@@ -275,7 +278,7 @@ type ConsulQuery struct {
 	Peer          string
 	PreparedQuery string // name or ID of a prepared query; only Datacenter, Near, Statuses and SocketPaths apply
 	Near          string
-	Statuses      []string // some of "passing", "warning" and "critical"; always "passing"
+	Statuses      []string // some of "passing", "warning" and "critical", always "passing"; see Service.Mesh for nil
 
 	// SocketPaths holds patterns for the paths of Unix sockets that may be endpoints. Empty means that none may.
 	SocketPaths []string

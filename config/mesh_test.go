@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/testcert"
@@ -34,6 +35,9 @@ func TestWhatMeshWorksWith(t *testing.T) {
 		if cfg == nil || len(diags.Diagnostics) > 0 {
 			t.Errorf("%s: got %s", tt.name, textOf(diags))
 			continue
+		}
+		if s := cfg.Services[0]; (s.Consul.Statuses == nil) == strings.Contains(tt.more, "statuses") {
+			t.Errorf("%s: got statuses %q", tt.name, s.Consul.Statuses)
 		}
 		if s := cfg.Services[0]; s.Mesh.As != "front-end_2.x" || s.FailoverBelow < 1 || s.FailbackHold <= 0 {
 			t.Errorf("%s: got %+v, failover below %d, failback hold %v", tt.name, s.Mesh, s.FailoverBelow,

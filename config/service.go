@@ -156,6 +156,9 @@ func (l *loader) endpoints(b *block, s *Service) {
 		block.checkedFromHere(queries[len(queries)-1], s.Check)
 		if s.Mesh != nil {
 			block.queryInMesh(i == 0)
+			if !block.has("statuses") {
+				queries[len(queries)-1].Statuses = nil
+			}
 		}
 		if s.Protocol == UDP && block.has("socket_paths") {
 			l.problem(block.attrs["socket_paths"].NameRange.Ptr(), "Argument of another protocol",
@@ -167,6 +170,9 @@ func (l *loader) endpoints(b *block, s *Service) {
 		s.Static = &Static{Endpoints: static.endpoints(s)}
 	} else if len(queries) == 0 {
 		queries = []ConsulQuery{newQuery(s.Name)}
+		if s.Mesh != nil {
+			queries[0].Statuses = nil
+		}
 	}
 	if len(queries) > 0 {
 		s.Consul = &queries[0]
