@@ -2,31 +2,8 @@ package discovery
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 )
-
-// A backoff says how long to wait before a failed action is repeated. Each pause is a random time below a limit that
-// doubles. The pause is random over the whole range, so that clients of a returning agent do not all connect at once.
-type backoff struct {
-	limit time.Duration // limit of the last pause; zero: no pause since the last reset
-	until time.Time     // when the last pause ends
-}
-
-// pause returns the next pause. The limit begins at first and grows to most. If more than most has passed since the end
-// of the last pause, the limit begins at first again.
-func (b *backoff) pause(now time.Time, first, most time.Duration) time.Duration {
-	if now.Sub(b.until) > most {
-		b.reset()
-	}
-	b.limit = min(max(2*b.limit, first), most)
-	pause := rand.N(b.limit) + 1
-	b.until = now.Add(pause)
-	return pause
-}
-
-// reset makes the limit of the next pause begin at its first value.
-func (b *backoff) reset() { b.limit = 0 }
 
 // A bucket limits how often a watch sends queries: bucketBurst queries at once, and bucketRate queries a second. A
 // query with a new answer costs only a tenth of a token, so that a busy service is followed at the pace of its changes.
@@ -73,11 +50,6 @@ func (b *bucket) pay(now time.Time, bytes int) {
 
 // rest returns the time until the bytes of all answers are paid for. rest is maxStale at most.
 func (b *bucket) rest(now time.Time) time.Duration { return max(b.paid.Sub(now), 0) }
-
-// jitter returns d, plus or minus a random part of up to a tenth.
-func jitter(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
-}
 
 // sleep waits for d, and reports whether it waited to the end. sleep returns false if ctx has ended.
 func sleep(ctx context.Context, d time.Duration) bool {

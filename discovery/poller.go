@@ -30,7 +30,7 @@ type poller struct {
 	doubted time.Time                 // when an answer was last not believed
 	cut     time.Duration             // wait of the last query, if the agent cut it off when it was due; zero: no
 	denied  *consul.MissingRightError // since the last believed answer; nil: none
-	backoff backoff
+	backoff consul.Backoff
 	bucket  bucket
 }
 
@@ -158,7 +158,7 @@ func (p *poller) learn(q question, a *answer, err error) error {
 // ends, at letGo. Only an answer drops a held endpoint: the endpoint stays if Consul has been lost in the meantime. A
 // zero letGo means that no endpoint is held.
 func (p *poller) waitFor(now, letGo time.Time) time.Duration {
-	wait := jitter(p.consul.patience.bound(p.consul.options.Wait))
+	wait := consul.Jitter(p.consul.patience.bound(p.consul.options.Wait))
 	slots := p.consul.slots
 	if slots != nil {
 		if turn := slots.turnLength(); turn > 0 {
@@ -278,7 +278,7 @@ func (p *poller) failed(now time.Time, kind consul.Kind) time.Duration {
 	if kind >= consul.Throttled {
 		first = max(first, slowBackoff)
 	}
-	return p.backoff.pause(now, first, o.MaxBackoff)
+	return p.backoff.Pause(now, first, o.MaxBackoff)
 }
 
 // disbelieved returns how long to wait after an answer that was not believed. The first time, the next query follows at
@@ -289,16 +289,16 @@ func (p *poller) disbelieved(now time.Time) time.Duration {
 	if now.Sub(last) > o.MaxBackoff {
 		return 0
 	}
-	return p.backoff.pause(now, o.MinBackoff, o.MaxBackoff)
+	return p.backoff.Pause(now, o.MinBackoff, o.MaxBackoff)
 }
 
 // believed records an answer that was believed.
 func (p *poller) believed(now time.Time, asked question) {
 	p.denied = nil
 	if asked.index != 0 {
-		p.backoff.reset()
+		p.backoff.Reset()
 		return
 	}
 	p.full = now
-	p.resync = jitter(max(p.consul.options.Resync, 0))
+	p.resync = consul.Jitter(max(p.consul.options.Resync, 0))
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -85,7 +86,7 @@ func (v *vigil) run(ctx context.Context) {
 		if service := v.proberFor(); service != "" {
 			v.probeAll(ctx, service, round)
 		}
-		if !sleep(ctx, jitter(probeHeld)) {
+		if !sleep(ctx, consul.Jitter(probeHeld)) {
 			return
 		}
 	}

@@ -188,5 +188,5 @@ func (w *watch) rest() time.Duration {
 	if w.next.leader {
 		return 0
 	}
-	return until(jitter(pollInterval), time.Now(), w.state.letGo())
+	return until(consul.Jitter(pollInterval), time.Now(), w.state.letGo())
 }
