@@ -25,18 +25,31 @@ import (
 type Authority struct {
 	Certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
+	chain       []byte // its certificate and those up to the root, without the root's
 }
 
 // NewAuthority returns an authority with that name, valid for a day.
 func NewAuthority(t testing.TB, name string) *Authority {
 	t.Helper()
-	template := &x509.Certificate{
+	template, key := authority(t, name), newKey(t)
+	return &Authority{Certificate: sign(t, template, template, key, key), key: key}
+}
+
+// NewAuthority returns an authority with that name that a has signed. What it issues comes with the chain up to the
+// root.
+func (a *Authority) NewAuthority(t testing.TB, name string) *Authority {
+	t.Helper()
+	key := newKey(t)
+	cert := sign(t, authority(t, name), a.Certificate, key, a.key)
+	return &Authority{cert, key, append(block("CERTIFICATE", cert.Raw), a.chain...)}
+}
+
+func authority(t testing.TB, name string) *x509.Certificate {
+	return &x509.Certificate{
 		SerialNumber: serial(t), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign,
 	}
-	key := newKey(t)
-	return &Authority{sign(t, template, template, key, key), key}
 }
 
 // PEM returns the certificate of a.
@@ -55,12 +68,13 @@ func (a *Authority) WriteFile(t testing.TB, dir, name string) string {
 	return write(t, filepath.Join(dir, name), a.PEM())
 }
 
-// A Request says what a certificate is for. It is good for servers and for clients.
+// A Request says what a certificate is for.
 type Request struct {
 	CommonName string
-	Names      []string  // host names; a name that is an IP address is one
-	URIs       []string  // such as SPIFFE IDs
-	From, To   time.Time // when it is valid; zero: an hour ago, and in an hour
+	Names      []string           // host names; a name that is an IP address is one
+	URIs       []string           // such as SPIFFE IDs
+	From, To   time.Time          // when it is valid; zero: an hour ago, and in an hour
+	Usages     []x509.ExtKeyUsage // nil: for servers and for clients
 }
 
 // A Certificate is a certificate with its key, in PEM format.
@@ -78,7 +92,10 @@ func (a *Authority) Issue(t testing.TB, r Request) Certificate {
 	template := &x509.Certificate{
 		SerialNumber: serial(t), Subject: pkix.Name{CommonName: r.CommonName}, NotBefore: r.From, NotAfter: r.To,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage: r.Usages,
+	}
+	if r.Usages == nil {
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
 	for _, name := range r.Names {
 		if ip := net.ParseIP(name); ip != nil {
@@ -100,7 +117,7 @@ func (a *Authority) Issue(t testing.TB, r Request) Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Certificate{block("CERTIFICATE", cert.Raw), block("PRIVATE KEY", der)}
+	return Certificate{append(block("CERTIFICATE", cert.Raw), a.chain...), block("PRIVATE KEY", der)}
 }
 
 // Write writes the certificate to NAME.pem and its key to NAME.key in dir, and returns their paths.
