@@ -1,12 +1,18 @@
 // Package mesh holds what Lictor needs to speak with services of Consul's service mesh: the authorities that the mesh
 // trusts, certificates for the identities that Lictor acts for, and the verification of peers.
 //
+//	store := mesh.NewStore(mesh.Options{Consul: client, Logger: log})
+//	go store.Run(ctx)
+//	web := store.Use("web", "billing") // the service "billing" is dialled as "web"
+//	defer web.Close()
+//	config, err := web.Config("10.0.0.7:20000", "/ns/default/dc/dc1/svc/billing", "")
+//
 // An identity is the name of a service. Whoever holds the certificate of an identity speaks as that service in the
 // mesh. Private keys stay in memory: they are in no log, no file and no answer of the API.
 package mesh
 
 import (
-	"crypto/tls"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -24,34 +30,15 @@ type Options struct {
 
 	// Report is called for each Report, by any goroutine, and must not block. A nil Report means no calls.
 	Report func(Report)
+
+	// Saved has what an earlier Store had, as its Export returned it. The new Store uses that until Consul gives the
+	// new Store something newer. Empty means nothing. What cannot be read is ignored.
+	Saved []byte
 }
 
-// A Store follows the authorities of the mesh, and keeps one certificate for each identity, however many services use
-// it. A Store is safe for concurrent use.
-type Store struct{ o Options }
-
-// NewStore returns a Store. Without a call of Run it never gets a certificate.
-func NewStore(o Options) *Store { return &Store{o: o} }
-
-// Use returns the identity called name, for service. The Store follows the identity's certificate until each caller has
-// called Close.
-func (s *Store) Use(name, service string) *Identity { return &Identity{} }
-
-// State returns the authorities and identities of the Store.
-func (s *Store) State() State { return State{} }
-
-// An Identity is an identity in use by one service.
-type Identity struct{}
-
-// Config returns the configuration for the next handshake with the endpoint at address. The endpoint must prove that it
-// is peer, the path of a SPIFFE ID such as "/ns/default/dc/dc1/svc/billing", in the trust domain of the Store.
-// ServerName is the name to ask for (SNI); empty: none. Config returns the same configuration until the certificate or
-// the authorities change, so that sessions can be resumed, and never blocks. It returns ErrNotReady while there is no
-// certificate or no authority. The result must not be changed.
-func (i *Identity) Config(address, peer, serverName string) (*tls.Config, error) { return nil, nil }
-
-// Close gives the identity back.
-func (i *Identity) Close() {}
+// ErrNotReady is wrapped by the errors of Identity.Config for an identity that has no certificate to show, or no
+// authority to verify endpoints with. Such an error says nothing about the endpoint.
+var ErrNotReady = errors.New("the identity is not ready")
 
 // A State is what a Store has.
 type State struct {
@@ -64,7 +51,8 @@ type State struct {
 // A Root is an authority that the mesh trusts.
 type Root struct {
 	ID, Name string
-	Active   bool // signs new certificates
+	Active   bool      // signs new certificates
+	From     time.Time // the authority is valid from From until Expires
 	Expires  time.Time
 }
 

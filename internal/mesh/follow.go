@@ -1,0 +1,305 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
+)
+
+const (
+	// longestWait is how long Consul may hold a question. Reverse proxies often cut requests off after 60 s.
+	longestWait = 45 * time.Second
+
+	// shortestWait bounds how far the wait falls if something cuts requests off earlier.
+	shortestWait = time.Second
+
+	// firstLimit bounds a question without an index. An authority outside of Consul may need seconds to sign.
+	firstLimit = 30 * time.Second
+
+	// Over plain HTTP and Unix sockets each question takes a connection, and an agent allows a host 200 of them. The
+	// Store takes at most eight: one for the authorities, and these.
+	urgentWidth = 4 // for questions without an index
+	maxTurns    = 3 // for questions that wait
+
+	// urgentWidthHTTP2 is how many questions without an index run at once over HTTP/2, where a connection carries many.
+	// Consul signs 50 certificates a second, and refuses what would have to wait for more than half a second.
+	urgentWidthHTTP2 = 16
+
+	// If there are more identities than turns, each identity asks every roundTime. A turn takes minTurn at least.
+	roundTime = 30 * time.Second
+	minTurn   = 20 * time.Millisecond
+
+	// The pauses before a failed question is repeated.
+	minBackoff  = 100 * time.Millisecond
+	slowBackoff = time.Second // if a quick repetition is pointless, or makes things worse
+	maxBackoff  = 30 * time.Second
+
+	// rootsBackoff is the longest pause of the authorities' follower. When it gets an answer again, it wakes the others.
+	rootsBackoff = 5 * time.Second
+
+	// tooSoon is the pause after an answer that came sooner than that. It bounds how often a broken agent is asked.
+	tooSoon = time.Second
+)
+
+// A subject is what a follower asks about: the authorities, or the certificate of an identity.
+type subject interface {
+	// ask asks a question.
+	ask(ctx context.Context, q question) (news, uint64, error)
+
+	// failed says that a question had no answer that can be used.
+	failed(err error)
+
+	// crowd returns how many followers share the turns; zero if this one needs no turn.
+	crowd() int
+}
+
+// News is an answer. use puts it in use, if it differs from what is in use.
+type news interface{ use() }
+
+// follow asks about a subject until ctx ends. After an error, what was known stays in use.
+func (s *Store) follow(ctx context.Context, about subject) {
+	f := follower{store: s, about: about, longest: longestWait}
+	for ctx.Err() == nil {
+		if pause := f.step(ctx); pause > 0 && ctx.Err() == nil {
+			s.rest(ctx, pause)
+		}
+	}
+}
+
+// A follower asks about one subject.
+type follower struct {
+	store   *Store
+	about   subject
+	index   uint64        // of the answer in use; zero: ask anew
+	longest time.Duration // how long Consul may hold a question
+	backoff consul.Backoff
+	wentOn  time.Time // when an index last went back
+}
+
+// step asks once, and returns how long to wait before the next question.
+func (f *follower) step(ctx context.Context) time.Duration {
+	answer, q, took, err := f.ask(ctx)
+	now := time.Now()
+	var overdue *consul.OverdueError
+	switch {
+	case ctx.Err() != nil:
+		return 0
+	case errors.As(err, &overdue) && f.longest > shortestWait: // something between here and the agent is impatient
+		f.longest = max(f.longest/2, shortestWait)
+		return 0
+	case err != nil:
+		f.index = 0
+		f.about.failed(err)
+		first, most := minBackoff, maxBackoff
+		if consul.KindOf(err) >= consul.Throttled {
+			first = slowBackoff
+		}
+		if f.about.crowd() == 0 {
+			most = rootsBackoff
+		}
+		return f.backoff.Pause(now, first, most)
+	case answer.index < f.index: // the agent was restarted, or Consul restored: what it says may be old
+		f.index = 0
+		last := f.wentOn
+		if f.wentOn = now; now.Sub(last) > maxBackoff {
+			return 0
+		}
+		return f.backoff.Pause(now, minBackoff, maxBackoff)
+	}
+	f.backoff.Reset()
+	f.index = max(answer.index, 1)
+	answer.use()
+	if q.index != 0 && took < min(q.wait/2, tooSoon) {
+		return tooSoon
+	}
+	return 0
+}
+
+// An answered is an answer with its index.
+type answered struct {
+	news
+	index uint64
+}
+
+// ask asks one question, when it is its turn.
+func (f *follower) ask(ctx context.Context) (a answered, q question, took time.Duration, err error) {
+	q = question{index: f.index}
+	limit, queue := firstLimit, f.store.urgent
+	crowd := f.about.crowd()
+	if q.index != 0 {
+		q.wait = consul.Jitter(f.longest)
+		if queue = nil; crowd > 0 && !f.store.source.multiplexes() {
+			queue = f.store.turns
+			q.wait = min(q.wait, turn(crowd))
+		}
+		q.wait = q.wait.Truncate(time.Millisecond)
+		limit = q.wait + q.wait/16 + consul.Grace // servers hold a question for up to a sixteenth longer
+	}
+	if queue != nil && crowd > 0 {
+		select {
+		case queue <- struct{}{}:
+			defer func() { <-queue }()
+		case <-ctx.Done():
+			return a, q, 0, ctx.Err()
+		}
+	}
+	// A question may hang for minutes, for example after an earlier one was cancelled (hashicorp/consul#12568).
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &consul.TimeoutError{After: limit})
+	defer cancel()
+	sent := time.Now()
+	a.news, a.index, err = f.about.ask(ctx, q)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return a, q, time.Since(sent), err
+}
+
+// turn returns how long a turn takes if this many followers share the turns.
+func turn(crowd int) time.Duration {
+	if crowd <= maxTurns {
+		return longestWait
+	}
+	return max(roundTime*maxTurns/time.Duration(crowd), minTurn)
+}
+
+// rest waits for d. It returns earlier if ctx ends, or when Consul answers again.
+func (s *Store) rest(ctx context.Context, d time.Duration) {
+	s.mu.Lock()
+	answers := s.answers
+	s.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-answers:
+	}
+}
+
+// The authorities are the subject of one follower. It needs no turn.
+type authorities struct{ store *Store }
+
+func (a authorities) crowd() int { return 0 }
+
+func (a authorities) ask(ctx context.Context, q question) (news, uint64, error) {
+	r, index, err := a.store.source.askRoots(ctx, q)
+	return &rootsNews{a.store, r}, index, err
+}
+
+func (a authorities) failed(err error) {
+	s := a.store
+	s.mu.Lock()
+	tell := s.trouble.add(err)
+	if tell {
+		s.trouble.tell()
+	}
+	s.mu.Unlock()
+	if tell {
+		s.lines.add(hclog.Warn, "consul does not give the authorities of the mesh, "+
+			"the authorities and certificates that lictor has stay in use", "error", err)
+		s.report(Report{What: Failed, Err: err})
+	}
+}
+
+type rootsNews struct {
+	store *Store
+	roots roots
+}
+
+func (n *rootsNews) use() {
+	s := n.store
+	s.mu.Lock()
+	back, again := s.trouble.failures > 0, s.trouble.end()
+	if back {
+		close(s.answers)
+		s.answers = make(chan struct{})
+	}
+	isNew := !n.roots.equal(s.known)
+	if isNew {
+		s.known = &n.roots
+		for _, i := range s.all {
+			i.renew(s.known)
+		}
+	}
+	s.mu.Unlock()
+	active := n.roots.active()
+	if isNew {
+		s.lines.add(hclog.Info, "the mesh has other authorities, new connections use them", "trust_domain",
+			n.roots.domain, "authorities", len(n.roots.all), "active", active.Name, "expires", active.Expires.UTC())
+		s.report(Report{What: Issued, Expires: active.Expires})
+	}
+	if again {
+		s.lines.add(hclog.Info, "consul gives the authorities of the mesh again")
+		s.report(Report{What: Works, Expires: active.Expires})
+	}
+}
+
+// crowd implements subject.
+func (i *identity) crowd() int {
+	i.store.mu.Lock()
+	defer i.store.mu.Unlock()
+	return max(len(i.store.all), 1)
+}
+
+// ask implements subject.
+func (i *identity) ask(ctx context.Context, q question) (news, uint64, error) {
+	l, index, err := i.store.source.askLeaf(ctx, i.name, q)
+	return &leafNews{i, l}, index, err
+}
+
+// failed implements subject. If Consul cannot be reached, the follower of the authorities says so for all.
+func (i *identity) failed(err error) {
+	s := i.store
+	var unusable *answerError
+	s.mu.Lock()
+	tell := i.trouble.add(err)
+	if consul.KindOf(err) == consul.Lost && !errors.As(err, &unusable) && s.trouble.err != nil {
+		tell = false
+	}
+	if tell {
+		i.trouble.tell()
+	}
+	r := Report{What: Failed, Identity: i.name, Services: i.services(), Err: err}
+	text := "consul gives no certificate for an identity, its services cannot connect"
+	if i.leaf != nil {
+		r.Expires = i.leaf.to
+		text = "consul gives no new certificate for an identity, the former one stays in use until it expires"
+	}
+	s.mu.Unlock()
+	if tell {
+		s.lines.add(hclog.Warn, text, "identity", i.name, "services", r.Services, "error", err)
+		s.report(r)
+	}
+}
+
+type leafNews struct {
+	identity *identity
+	leaf     leaf
+}
+
+func (n *leafNews) use() {
+	i, s := n.identity, n.identity.store
+	s.mu.Lock()
+	again := i.trouble.end()
+	isNew := !n.leaf.equal(i.leaf)
+	if isNew {
+		i.leaf = &n.leaf
+		i.renew(s.known)
+	}
+	r := Report{What: Issued, Identity: i.name, Services: i.services(), Expires: n.leaf.to}
+	s.mu.Unlock()
+	if isNew {
+		s.lines.add(hclog.Info, "new certificate of an identity, new connections use it", "identity", i.name, "uri",
+			n.leaf.uri, "serial", n.leaf.serial, "expires", n.leaf.to.UTC())
+		s.report(r)
+	}
+	if again {
+		s.lines.add(hclog.Info, "consul gives certificates for an identity again", "identity", i.name)
+		r.What = Works
+		s.report(r)
+	}
+}

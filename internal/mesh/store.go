@@ -1,0 +1,206 @@
+package mesh
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/allowance"
+	"github.com/lictor-proxy/lictor/internal/consul"
+)
+
+// A Store follows the authorities of the mesh, and keeps one certificate for each identity, however many services use
+// it. What it has stays in use while Consul is away, or answers nonsense. A Store is safe for concurrent use.
+type Store struct {
+	log    hclog.Logger
+	report func(Report)
+	source source
+	lines  lines
+
+	urgent chan struct{} // has an element for each question without an index
+	turns  chan struct{} // has an element for each question that waits on a connection of its own
+
+	peers atomic.Int64 // for how many endpoints an identity may keep sessions
+
+	mu      sync.Mutex // guards the following fields
+	running context.Context
+	all     map[string]*identity
+	known   *roots // the newest authorities; nil if there are none
+	trouble trouble
+	told    health          // what was reported about the authorities
+	saved   map[string]leaf // certificates of an earlier Store, for identities that are not in use yet
+	answers chan struct{}   // closed when Consul answers again
+
+	followers sync.WaitGroup
+}
+
+// NewStore returns a Store. Without a call of Run it asks Consul for nothing.
+func NewStore(o Options) *Store { return newStore(o, agent{o.Consul}) }
+
+func newStore(o Options, from source) *Store {
+	s := &Store{log: o.Logger, report: o.Report, source: from, all: map[string]*identity{},
+		turns: make(chan struct{}, maxTurns), answers: make(chan struct{})}
+	if s.log == nil {
+		s.log = hclog.NewNullLogger()
+	}
+	if s.report == nil {
+		s.report = func(Report) {}
+	}
+	s.lines.log = s.log
+	width := urgentWidth
+	if from.multiplexes() {
+		width = urgentWidthHTTP2
+	}
+	s.urgent = make(chan struct{}, width)
+	s.peers.Store(maxPeers)
+	s.restore(o.Saved)
+	return s
+}
+
+// Run follows the authorities and the certificates until ctx ends. It must be called once.
+func (s *Store) Run(ctx context.Context) {
+	s.mu.Lock()
+	s.running, s.saved = ctx, nil
+	for _, i := range s.all {
+		s.startLocked(i)
+	}
+	s.mu.Unlock()
+	s.followers.Go(func() { s.follow(ctx, authorities{s}) })
+	s.lookForExpired(ctx)
+	s.mu.Lock()
+	s.running = nil
+	s.mu.Unlock()
+	s.followers.Wait()
+}
+
+// Use returns the identity called name, for service. The Store follows the identity's certificate until each caller has
+// called Close.
+func (s *Store) Use(name, service string) *Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.all[name]
+	if i == nil {
+		i = &identity{store: s, name: name, users: map[*Identity]bool{}}
+		if l, is := s.saved[name]; is {
+			i.leaf = &l
+			i.renew(s.known)
+		}
+		s.all[name] = i
+		s.sharePeersLocked()
+		if s.running != nil {
+			s.startLocked(i)
+		}
+	}
+	u := &Identity{i, service}
+	i.users[u] = true
+	return u
+}
+
+// startLocked starts to follow the certificate of i.
+func (s *Store) startLocked(i *identity) {
+	var ctx context.Context
+	ctx, i.cancel = context.WithCancel(s.running)
+	s.followers.Go(func() { s.follow(ctx, i) })
+}
+
+// drop removes a user. An identity without users is forgotten.
+func (s *Store) drop(u *Identity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := u.identity
+	if delete(i.users, u); len(i.users) > 0 || s.all[i.name] != i {
+		return
+	}
+	delete(s.all, i.name)
+	s.sharePeersLocked()
+	if i.cancel != nil {
+		i.cancel()
+	}
+}
+
+func (s *Store) sharePeersLocked() {
+	s.peers.Store(int64(max(maxPeers/max(len(s.all), 1), minPeers)))
+}
+
+// notReady says what the handshakes of i wait for.
+func (s *Store) notReady(i *identity) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return i.missing(s.known, s.trouble.err)
+}
+
+// State returns the authorities and identities of the Store.
+func (s *Store) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state := State{Err: s.trouble.err}
+	if s.known != nil {
+		state.TrustDomain, state.Roots = s.known.domain, slices.Clone(s.known.all)
+	}
+	for _, i := range slices.SortedFunc(maps.Values(s.all), byName) {
+		one := IdentityState{Name: i.name, Services: i.services(), Err: i.trouble.err}
+		if l := i.leaf; l != nil {
+			one.URI, one.Serial, one.From, one.Expires, one.Received = l.uri, l.serial, l.from, l.to, l.received
+		}
+		state.Identities = append(state.Identities, one)
+	}
+	return state
+}
+
+func byName(a, b *identity) int { return strings.Compare(a.name, b.name) }
+
+// A trouble says how questions about one thing fail.
+type trouble struct {
+	err      error // of the last question; nil if it did not fail
+	failures int   // since the last answer
+	reported consul.Kind
+	told     bool // reported is valid
+}
+
+// add counts a failure, and reports whether operators should know it: a trouble that has lasted for two questions, and
+// is of another kind than the one that they know.
+func (t *trouble) add(err error) bool {
+	t.err = err
+	t.failures++
+	kind := consul.KindOf(err)
+	return t.failures >= 2 && (!t.told || t.reported != kind)
+}
+
+// tell notes that operators know the trouble.
+func (t *trouble) tell() { t.told, t.reported = true, consul.KindOf(t.err) }
+
+// end ends the trouble, and reports whether operators know of it.
+func (t *trouble) end() bool {
+	told := t.told
+	*t = trouble{}
+	return told
+}
+
+// lines limit how many lines are logged: those beyond the limit are for debugging.
+type lines struct {
+	log hclog.Logger
+
+	mu   sync.Mutex
+	more allowance.Allowance
+}
+
+const (
+	linesAtOnce = 20
+	linesEvery  = 10 * time.Second
+)
+
+func (l *lines) add(level hclog.Level, text string, pairs ...any) {
+	l.mu.Lock()
+	allowed := l.more.Take(time.Now(), linesAtOnce, linesEvery)
+	l.mu.Unlock()
+	if !allowed {
+		level = hclog.Debug
+	}
+	l.log.Log(level, text, pairs...)
+}
