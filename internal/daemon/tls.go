@@ -9,6 +9,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/certificates"
+	"github.com/lictor-proxy/lictor/internal/mesh"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -17,6 +18,7 @@ import (
 // resumed, as long as its settings do, over any number of reloads.
 type keyring struct {
 	store *certificates.Store
+	mesh  meshKeeper
 
 	// The holder of Daemon.reloading, or the start, uses this field.
 	inForce map[string]*serviceTLS // by service; without those that do not speak TLS
@@ -37,6 +39,12 @@ type tlsWithClients struct {
 type tlsWithEndpoints struct {
 	settings *config.EndpointTLS
 	client   *certificates.Client
+
+	// Of a service that enters the service mesh; otherwise nil.
+	mesh     *config.Mesh
+	store    *meshStore
+	identity *mesh.Identity
+
 	endpoint *proxy.EndpointTLS
 	probe    *lb.ProbeTLS
 }
@@ -49,15 +57,18 @@ func newKeyring(log hclog.Logger, report func(certificates.Report)) *keyring {
 // which files cannot be used.
 func (k *keyring) prepare(cfg *config.Config) (map[string]*serviceTLS, step, error) {
 	next := map[string]*serviceTLS{}
+	identities, err := k.mesh.prepare(cfg)
+	if err != nil {
+		return nil, step{}, err
+	}
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
-		if s.TLS == nil && s.EndpointTLS == nil {
+		if s.TLS == nil && s.EndpointTLS == nil && s.Mesh == nil {
 			continue
 		}
 		one := &serviceTLS{}
 		next[s.Name] = one
-		err := k.open(one, s)
-		if err != nil {
+		if err := k.open(one, s, identities); err != nil {
 			closeOthers(next, k.inForce)
 			return nil, step{}, fmt.Errorf("service %q: %w", s.Name, err)
 		}
@@ -65,13 +76,15 @@ func (k *keyring) prepare(cfg *config.Config) (map[string]*serviceTLS, step, err
 	commit := func() {
 		former := k.inForce
 		k.inForce = next
+		k.mesh.commit(identities)
 		closeOthers(former, next)
 	}
 	return next, step{commit: commit, abort: func() { closeOthers(next, k.inForce) }}, nil
 }
 
-// open opens the ends of a service. An end whose settings are those in force is kept.
-func (k *keyring) open(one *serviceTLS, s *config.Service) error {
+// open opens the ends of a service. An end whose settings are those in force is kept. The argument identities has the
+// identities of the services that enter the mesh.
+func (k *keyring) open(one *serviceTLS, s *config.Service, identities *meshStore) error {
 	was := k.inForce[s.Name]
 	if was == nil {
 		was = &serviceTLS{}
@@ -83,10 +96,14 @@ func (k *keyring) open(one *serviceTLS, s *config.Service) error {
 			return fmt.Errorf("tls: %w", err)
 		}
 	}
-	if s.EndpointTLS != nil {
-		if reflect.DeepEqual(was.endpoint.settings, s.EndpointTLS) {
-			one.endpoint = was.endpoint
-		} else if err := one.endpoint.open(k.store, s); err != nil {
+	switch e := &was.endpoint; {
+	case s.Mesh != nil && e.store == identities && reflect.DeepEqual(e.mesh, s.Mesh),
+		s.EndpointTLS != nil && reflect.DeepEqual(e.settings, s.EndpointTLS):
+		one.endpoint = *e
+	case s.Mesh != nil:
+		one.endpoint.enter(identities, s)
+	case s.EndpointTLS != nil:
+		if err := one.endpoint.open(k.store, s); err != nil {
 			return fmt.Errorf("endpoint_tls: %w", err)
 		}
 	}
@@ -126,7 +143,8 @@ func (t *tlsWithEndpoints) open(store *certificates.Store, s *config.Service) er
 		}
 		return client.Config(e.Address(), name), nil
 	}
-	*t = tlsWithEndpoints{s.EndpointTLS, client, &proxy.EndpointTLS{Config: config}, &lb.ProbeTLS{Config: config}}
+	*t = tlsWithEndpoints{settings: e, client: client, endpoint: &proxy.EndpointTLS{Config: config},
+		probe: &lb.ProbeTLS{Config: config}}
 	return nil
 }
 
@@ -159,6 +177,9 @@ func closeOthers(some, others map[string]*serviceTLS) {
 		}
 		if c := one.endpoint.client; c != nil && c != other.endpoint.client {
 			c.Close()
+		}
+		if i := one.endpoint.identity; i != nil && i != other.endpoint.identity {
+			i.Close()
 		}
 	}
 }

@@ -120,6 +120,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	o.State.Names = d.resolver.Names()
 	o.State.Emptied, o.State.Ejected = d.balancer.Emptied(), d.balancer.Ejections()
 	o.State.Checked = d.checker.Results()
+	o.State.Mesh = d.keys.mesh.export()
 	if c := d.consul.Load(); c != nil {
 		o.State.Saved, err = c.Save()
 	}

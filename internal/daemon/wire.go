@@ -57,7 +57,9 @@ func watchOf(s config.Service) discovery.Watch {
 			Below: s.FailoverBelow, Hold: s.FailbackHold, OnHealth: s.FailoverOn == config.FailoverOnHealth,
 		},
 		Leaves: leavesOf(s.OnLeave),
+		Chain:  s.Mesh != nil,
 	}
+	w.Query.Mesh = s.Mesh != nil
 	for _, q := range s.Failover {
 		w.Next = append(w.Next, discovery.Tier{Query: namedQueryOf(&s, q), Guard: guardOf(q)})
 	}

@@ -119,6 +119,7 @@ type State struct {
 	History []endpoints.Event         `json:"history,omitempty"`   // see endpoints.Events.Export
 	Events  uint64                    `json:"events,omitempty"`    // see endpoints.Events.Begin
 	Checked []healthcheck.Result      `json:"checked,omitempty"`   // see healthcheck.Checker.Results
+	Mesh    []byte                    `json:"mesh,omitempty"`      // see mesh.Store.Export; has private keys
 }
 
 // A Build identifies the version of a program.

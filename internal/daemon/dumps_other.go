@@ -1,0 +1,6 @@
+//go:build !linux
+
+package daemon
+
+// forbidDumps does nothing on this system.
+func forbidDumps() error { return nil }
