@@ -65,6 +65,10 @@ type Options struct {
 type ProbeTLS struct {
 	// Config returns the configuration for the next handshake with e, which must verify e. Any goroutine may call it.
 	Config func(e Endpoint) (*tls.Config, error)
+
+	// Denies says that the endpoints decide by the certificate of Config whether they serve it. A check that an
+	// endpoint denies neither fails nor succeeds, see Member.Denied.
+	Denies bool
 }
 
 // Network is the network over which endpoints are reached: TCP or UDP.

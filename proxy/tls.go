@@ -42,6 +42,12 @@ type EndpointTLS struct {
 	// Config returns the configuration for the next handshake with e, which must verify e. Config is called once for
 	// each dial, by any goroutine, and must not block. An error means that e cannot be reached; it is logged.
 	Config func(e lb.Endpoint) (*tls.Config, error)
+
+	// Denies says that the endpoints decide by Lictor's certificate whether they serve it, as those of a service mesh
+	// do by its intentions. An endpoint denies a connection if it ends it by an alert about that certificate before it
+	// has sent anything. Then the client is refused with RefusedDenied, no other endpoint is tried, and the endpoint's
+	// health stays as it is. Without Denies, such an end is a failure of the endpoint.
+	Denies bool
 }
 
 func (e *EndpointTLS) equal(o *EndpointTLS) bool { return e == o }
