@@ -265,6 +265,11 @@ service "web" {
     # chooses among these sockets. The default is to allow none.
     # socket_paths = ["/run/app/*"]
 
+    # Uses the named port of each instance, and its tagged address. The defaults are the default port, and the address of
+    # the service or of its node. Named ports need Consul 1.22.
+    # port    = "metrics"
+    # address = "wan"
+
     # If no instance is left, or more than max_drop percent of three or more instances vanish at once, Lictor asks
     # Consul's leader. If the leader confirms the loss, Lictor holds the vanished instances: they stay in use for a
     # while, unless they fail to answer. Deregistered instances stay for drop_hold. Instances that are critical, or gone

@@ -276,8 +276,10 @@ type ConsulQuery struct {
 	Filter        string
 	Datacenter    string
 	Peer          string
-	PreparedQuery string // name or ID of a prepared query; only Datacenter, Near, Statuses and SocketPaths apply
+	PreparedQuery string // name or ID of a prepared query; it has its own service, tags and filter
 	Near          string
+	Port          string   // name of one of each instance's ports; empty: the default port
+	Address       string   // name of a tagged address, such as "wan"; empty: the usual address
 	Statuses      []string // some of "passing", "warning" and "critical", always "passing"; see Service.Mesh for nil
 
 	// SocketPaths holds patterns for the paths of Unix sockets that may be endpoints. Empty means that none may.

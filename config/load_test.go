@@ -130,6 +130,8 @@ service "b" {
     filter     = "Service.Meta.version == `+"`2`"+`"
     datacenter = "dc2"
     near       = "_agent"
+    port       = "metrics"
+    address    = "wan"
     statuses   = ["passing", "warning"]
     max_drop   = 0
     drop_hold  = "0s"
@@ -211,7 +213,7 @@ service "a" {
 			Balance:     SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`",
-				Datacenter: "dc2", Near: "_agent",
+				Datacenter: "dc2", Near: "_agent", Port: "metrics", Address: "wan",
 				Statuses: []string{"passing", "warning"}, MaxDrop: Off, DropHold: Off,
 				HoldMax: HoldMax{Critical: Off, Forgotten: 5 * time.Second}},
 		}},

@@ -3,6 +3,7 @@ package config
 import (
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -26,6 +27,8 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	q.Peer, _ = b.pathText("peer", maxConsulName)
 	q.PreparedQuery, _ = b.pathText("prepared_query", maxConsulName)
 	q.Near, _ = b.shortText("near", maxConsulName)
+	q.Port, _ = b.shortText("port", maxPortName)
+	q.Address = b.taggedAddress()
 	var ok bool
 	if q.Filter, ok = b.shortText("filter", maxFilter); ok {
 		q.FilterRange = *b.rangeOf("filter")
@@ -44,6 +47,25 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	q.HoldMax = b.holdMax()
 	b.exclusions()
 	return b.datacenters(q)
+}
+
+// maxPortName limits the name of a port, in bytes. Discovery keeps no longer names.
+const maxPortName = 128
+
+// taggedAddress reads address, the name of a tagged address.
+func (b *block) taggedAddress() string {
+	name, _ := b.shortText("address", maxConsulName)
+	switch {
+	case strings.ContainsAny(name, ":/.[]"):
+		b.l.problem(b.rangeOf("address"), "Bad name of an address", "address: %q looks like an address. "+
+			"Write the name of a tagged address that the instances have in Consul, such as \"wan\". "+
+			"The address of the Consul agent stands in the consul block outside of the services, "+
+			"and fixed instances stand in a static block.", name)
+	case name == "virtual":
+		b.l.problem(b.rangeOf("address"), "Bad name of an address", "address: \"virtual\" is the address of a whole "+
+			"service in Consul's transparent proxy, and no instance listens there. Leave address out.")
+	}
+	return name
 }
 
 // defaultHoldMax returns the HoldMax of a query that sets none.

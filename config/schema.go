@@ -87,7 +87,7 @@ func checkSchema() *hcl.BodySchema {
 
 func querySchema() *hcl.BodySchema {
 	s := arguments("service", "tags", "filter", "datacenter", "datacenters", "peer", "prepared_query", "near",
-		"statuses", "socket_paths", "max_drop", "drop_hold", "hold_max")
+		"port", "address", "statuses", "socket_paths", "max_drop", "drop_hold", "hold_max")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "hold_max"}}
 	return s
 }

@@ -25,6 +25,7 @@ type Consul struct {
 	origins  origins
 	patience patience
 	here     agentNode
+	flights  flights
 	noToken  atomic.Bool // warnOfNoToken has warned
 
 	ran       atomic.Bool

@@ -53,6 +53,7 @@ const (
 	OutStatus      Out = "status"      // a check of the instance or its node has a status that the query excludes
 	OutMaintenance Out = "maintenance" // the instance or its node is in maintenance
 	OutAddress     Out = "address"     // the instance's address cannot be dialled
+	OutPort        Out = "port"        // the instance has no port of the name that the query asks for
 	OutID          Out = "id"          // the instance's ID, with the name of its node, is too long
 	OutDuplicate   Out = "duplicate"   // another instance has the same address
 	OutWeight      Out = "weight"      // the instance's weight for its status is zero

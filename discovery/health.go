@@ -53,7 +53,7 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	a.entries, err = decode(resp.Body, prepared, how.reuse)
 	if how.reuse == nil {
 		for _, e := range a.entries {
-			q.names().resolve(e)
+			q.fields().resolve(e)
 		}
 	}
 	if len(q.SocketPaths) > 0 && slices.ContainsFunc(a.entries, hasSocket) {
@@ -63,7 +63,7 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 }
 
 // rules returns which instances of the answer may be endpoints for q.
-func (a *answer) rules(q *Query) rules { return rules{q.Statuses, q.SocketPaths, a.here} }
+func (a *answer) rules(q *Query) rules { return rules{q.Statuses, q.SocketPaths, a.here, q.Port} }
 
 // instances converts the entries of the answer to q.
 func (a *answer) instances(q *Query) instances { return convert(a.entries, a.rules(q)) }

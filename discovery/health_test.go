@@ -23,7 +23,7 @@ func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			prepared := strings.HasPrefix(name, "a prep")
-			_, err := decode([]byte(body), prepared, newParser(nameRule{}))
+			_, err := decode([]byte(body), prepared, newParser(fieldRule{}))
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, consul.ErrTooManyElements) {
 				t.Errorf("got %v, want it refused", err)

@@ -30,6 +30,8 @@ type entryNode struct {
 	PeerName    string // cluster peering over which Consul imports the node
 	Address     string
 	CreateIndex uint64 // when the node was registered; a new index if the catalog lost the node in between
+
+	TaggedAddresses json.RawMessage // as in entryService
 }
 
 type entryService struct {
@@ -38,11 +40,20 @@ type entryService struct {
 	Port                    int
 	Weights                 weights
 
-	// Meta is not parsed, so that strange meta does not spoil the whole answer. nameRule.resolve drops Meta, and sets
-	// ServerName and NoServerName to the results of nameRule.find.
-	Meta         json.RawMessage
-	ServerName   string `json:"-"`
-	NoServerName string `json:"-"`
+	Ports []entryPort
+
+	// Meta and TaggedAddresses are not parsed, so that strange values do not spoil the whole answer. fieldRule.resolve
+	// drops them, and sets the fields below them.
+	Meta, TaggedAddresses json.RawMessage
+	ServerName            string        `json:"-"` // see nameRule.find
+	NoServerName          string        `json:"-"`
+	Tagged                taggedAddress `json:"-"`
+}
+
+// An entryPort is one of several ports of an instance. Consul's entryService.Port is then the default port.
+type entryPort struct {
+	Name string
+	Port int
 }
 
 type weights struct{ Passing, Warning int }
@@ -64,6 +75,9 @@ func (e *entry) trim() {
 	}
 	if e.Service != nil {
 		e.Service.Tags = shortTags(e.Service.Tags)
+		for i := range e.Service.Ports {
+			e.Service.Ports[i].Name = cut(e.Service.Ports[i].Name, maxTag)
+		}
 	}
 }
 
@@ -80,6 +94,7 @@ type rules struct {
 	statuses    []string // see Query.Statuses
 	socketPaths []string // see Query.SocketPaths
 	here        ownNode  // needed only for instances that listen on Unix sockets
+	port        string   // see Query.Port
 }
 
 // passingOnly is the default of Query.Statuses.
@@ -104,7 +119,7 @@ func convert(entries []*entry, r rules) instances {
 	for i := range in.all {
 		one := &in.all[i]
 		switch {
-		case one.Out == OutAddress || one.Out == OutID:
+		case one.Out == OutAddress || one.Out == OutID || one.Out == OutPort:
 			if in.bad == nil {
 				in.bad = map[string]string{}
 			}
@@ -134,7 +149,7 @@ func convertOne(e *entry, r rules) Instance {
 	if e != nil {
 		one.Status, worst = aggregate(e.Checks)
 	}
-	endpoint, err := endpointOf(e)
+	endpoint, err := endpointOf(e, r.port)
 	if err == nil && endpoint.Path != "" {
 		err = r.permits(e)
 	}
@@ -158,6 +173,8 @@ func convertOne(e *entry, r rules) Instance {
 		one.Out = OutStatus
 	case tooLong:
 		one.Out, one.Detail = OutID, fmt.Sprintf("the names of it and its node are longer than %d bytes", maxID)
+	case errors.As(err, new(*noPortError)):
+		one.Out, one.Detail = OutPort, err.Error()
 	case err != nil:
 		one.Out, one.Detail = OutAddress, err.Error()
 	default:
@@ -188,9 +205,10 @@ func entryID(e *entry) (_ string, tooLong bool) {
 	return name + "/" + id, false
 }
 
-// endpointOf returns the endpoint of e, without ID and weight. The error says why e cannot be dialled. endpointOf
-// checks all fields, because Consul returns any registration unchecked.
-func endpointOf(e *entry) (lb.Endpoint, error) {
+// endpointOf returns the endpoint of e at its port of the given name, without ID and weight. An empty name means the
+// default port. The error says why e cannot be dialled, and is a *noPortError if e has no such port. endpointOf checks
+// all fields, because Consul returns any registration unchecked.
+func endpointOf(e *entry, port string) (lb.Endpoint, error) {
 	switch {
 	case e == nil || e.Node == nil || e.Service == nil:
 		return lb.Endpoint{}, errors.New("has no node or no service")
@@ -199,16 +217,19 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 			return lb.Endpoint{}, fmt.Errorf("listens on the Unix socket %q: %s",
 				cut(e.Service.SocketPath, maxAddress), problem)
 		}
+		if port != "" {
+			return lb.Endpoint{}, &noPortError{service: e.Service, name: port}
+		}
 		return lb.Endpoint{Path: e.Service.SocketPath}, nil
-	case e.Service.Port < 1 || e.Service.Port > 65535:
-		return lb.Endpoint{}, fmt.Errorf("port %d is not in 1..65535", e.Service.Port)
 	}
-	// If a service has several ports, Port is the default port. If the service has no address, the node's address
-	// counts.
-	text := strings.TrimSpace(e.Service.Address)
-	if text == "" {
-		text = strings.TrimSpace(e.Node.Address)
+	number, err := e.Service.portNamed(port)
+	if err != nil {
+		return lb.Endpoint{}, err
 	}
+	if number < 1 || number > 65535 {
+		return lb.Endpoint{}, fmt.Errorf("port %d is not in 1..65535", number)
+	}
+	text := cmp.Or(e.Service.Tagged.Address, strings.TrimSpace(e.Service.Address), strings.TrimSpace(e.Node.Address))
 	if len(text) > maxAddress {
 		return lb.Endpoint{}, fmt.Errorf("address of %d bytes is neither an IP address nor a host name", len(text))
 	}
@@ -216,7 +237,7 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 	if err != nil {
 		return lb.Endpoint{}, err
 	}
-	return lb.Endpoint{Host: host, Addr: netip.AddrPortFrom(addr, uint16(e.Service.Port))}, nil
+	return lb.Endpoint{Host: host, Addr: netip.AddrPortFrom(addr, uint16(number))}, nil
 }
 
 // parseHost parses text as an IP address or as a host name. Host names are not looked up before they are dialled.

@@ -239,7 +239,7 @@ func FuzzEntries(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body string) {
 		entries, err := trimmed([]byte(body))
-		if parsed, parseErr := newParser(nameRule{}).parse([]byte(body)); (parseErr == nil) != (err == nil) {
+		if parsed, parseErr := newParser(fieldRule{}).parse([]byte(body)); (parseErr == nil) != (err == nil) {
 			t.Errorf("in parts %d entries, %v; as a whole %d, %v", len(parsed), parseErr, len(entries), err)
 		} else if diff := cmp.Diff(entries, parsed); diff != "" && len(entries) > 0 {
 			t.Errorf("in parts it differs (-whole +parts):\n%s", diff)

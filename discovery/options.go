@@ -131,7 +131,8 @@ type Query struct {
 	Statuses []string
 
 	// Prepared is the name or ID of a prepared query, which is executed every few seconds. Apart from Prepared, only
-	// Datacenter, Near, Statuses, ServerNameMeta and ServerNameTag apply. An empty Prepared means no prepared query.
+	// Datacenter, Near, Statuses, Port, Address, ServerNameMeta and ServerNameTag apply. An empty Prepared means no
+	// prepared query.
 	Prepared string
 
 	// SocketPaths holds patterns of path.Match for the absolute paths of Unix sockets. An instance that listens on a
@@ -142,6 +143,16 @@ type Query struct {
 	// Near is the node from which Consul sorts instances by distance; "_agent" is the agent's node. Near does not
 	// change the set, but makes the servers answer each query. An empty Near means no sorting.
 	Near string
+
+	// Port is the name of one of an instance's ports, which Consul 1.22 and later know. An instance without a port of
+	// that name is not in the set. An empty Port means the default port.
+	Port string
+
+	// Address is the name of a tagged address, such as "wan". The endpoint is at the tagged address of the service, or
+	// else of the node, or else at the usual address: that of the service, or else of the node. If the tagged address
+	// of the service has a port, that port counts instead of the default port, but not instead of Port. An empty
+	// Address means the usual address.
+	Address string
 
 	// ServerNameMeta is the key in an instance's meta whose value becomes the ServerName of the endpoint. If it is not
 	// set, ServerNameTag is how the tag begins that has the ServerName as its rest; of several tags, the first counts.
@@ -156,7 +167,8 @@ type Query struct {
 
 // A Watch says where the endpoints of a service come from. The endpoints come from Consul's answers to Query. If Query
 // yields too few endpoints, they come from the first tier of Next that has enough. Watches with the same query and
-// guard share one query to Consul.
+// guard share one query to Consul. Watches that only take other parts of the same answer, for example another Port,
+// share the queries that wait for a change.
 type Watch struct {
 	Service string // Lictor's name of the service
 	Query   Query  // an empty Query.Service means Service

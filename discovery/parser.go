@@ -15,7 +15,7 @@ import (
 // thousands of instances differ in one instance. A nil parser keeps nothing. A parser is not safe for concurrent use.
 type parser struct {
 	seed    maphash.Seed
-	names   nameRule
+	fields  fieldRule
 	entries map[digest]*entry
 	size    int // bytes of the last answer; zero: a short answer, or none
 }
@@ -26,7 +26,7 @@ type digest struct {
 	size int
 }
 
-func newParser(names nameRule) *parser { return &parser{seed: maphash.MakeSeed(), names: names} }
+func newParser(fields fieldRule) *parser { return &parser{seed: maphash.MakeSeed(), fields: fields} }
 
 // expects returns how many bytes the next answer may have. A result of zero means that the size is unknown.
 func (f *parser) expects() int {
@@ -36,7 +36,7 @@ func (f *parser) expects() int {
 	return f.size
 }
 
-// entriesIn parses a body as the function entriesIn does, and also finds the server names and trims the entries.
+// entriesIn parses a body as the function entriesIn does, and also resolves the fields and trims the entries.
 func (f *parser) entriesIn(body []byte) ([]*entry, error) {
 	if f == nil {
 		return entriesIn(body)
@@ -47,7 +47,7 @@ func (f *parser) entriesIn(body []byte) ([]*entry, error) {
 	f.entries, f.size = nil, 0
 	entries, err := entriesIn(body)
 	for _, e := range entries {
-		f.names.resolve(e)
+		f.fields.resolve(e)
 		e.trim()
 	}
 	return entries, err
@@ -78,7 +78,7 @@ func (f *parser) parse(body []byte) ([]*entry, error) {
 			if err := json.Unmarshal(part, &e); err != nil {
 				return nil, fmt.Errorf("answer cannot be read: %w", err)
 			}
-			f.names.resolve(e)
+			f.fields.resolve(e)
 			e.trim()
 		}
 		entries[i], next[d] = e, e

@@ -14,7 +14,7 @@ import (
 func trimmed(body []byte) ([]*entry, error) {
 	entries, err := entriesIn(body)
 	for _, e := range entries {
-		nameRule{}.resolve(e)
+		fieldRule{}.resolve(e)
 		e.trim()
 	}
 	return entries, err
@@ -23,7 +23,7 @@ func trimmed(body []byte) ([]*entry, error) {
 // Of a long answer, only the changed instances are parsed.
 func TestOnlyWhatIsNewIsParsed(t *testing.T) {
 	const n = 300
-	f := newParser(nameRule{})
+	f := newParser(fieldRule{})
 	read := func(changed int) []*entry {
 		t.Helper()
 		body := []byte(largeAnswer(n, changed))
@@ -65,7 +65,7 @@ func TestOnlyWhatIsNewIsParsed(t *testing.T) {
 // A parser returns the same entries as encoding/json, and fails on the same texts.
 func TestFormerReadsWhatJSONIs(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 5))
-	f := newParser(nameRule{})
+	f := newParser(fieldRule{})
 	good := entriesJSON("a 80", "b 81", `c 82`, "d\\\"[{ 83")
 	cases := []string{
 		good, "[]", " [ ] ", "", "null", "{}", "[", "]", "[,]", "[{},]", "[{}{}]", "[{}] x", "[{]}", `["`, `["\`,
@@ -109,7 +109,7 @@ func TestFormerReadsWhatJSONIs(t *testing.T) {
 // The output of passing checks is dropped.
 func TestWhatPassingChecksSayIsDropped(t *testing.T) {
 	const checks = `{"Status":"passing","Notes":"n","Output":"o"},{"Status":"critical","Output":"o"}`
-	entries, err := newParser(nameRule{}).entriesIn([]byte(`[{"Checks":[` + checks + `]},null]`))
+	entries, err := newParser(fieldRule{}).entriesIn([]byte(`[{"Checks":[` + checks + `]},null]`))
 	if err != nil {
 		t.Fatal(err)
 	}

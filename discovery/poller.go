@@ -15,6 +15,7 @@ import (
 // the goroutine of watch.run calls the methods of a poller.
 type poller struct {
 	query    *Query // normalized
+	request  string // see Query.request
 	consul   *Consul
 	report   *reporter
 	interest func() Leaves
@@ -51,9 +52,18 @@ func (p *poller) due(now time.Time, q question) question {
 	return q
 }
 
-// ask sends one query as soon as a connection is available, and returns the answer. If the context has ended the query,
-// the error is the context's cause. If b has vanished or held endpoints, nudge can also end the query, with errTurn.
-func (p *poller) ask(ctx context.Context, q question, b *belief) (_ answer, err error) {
+// ask returns the answer to a question. If the context has ended the query, the error is the context's cause. If b has
+// vanished or held endpoints, nudge can also end the query, with errTurn. A blocking query may be that of another
+// watch.
+func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error) {
+	if q.index == 0 {
+		return p.send(ctx, q, b)
+	}
+	return p.share(ctx, q, b, func() (answer, error) { return p.send(ctx, q, b) })
+}
+
+// send sends one query as soon as a connection is available, and returns the answer as ask does.
+func (p *poller) send(ctx context.Context, q question, b *belief) (_ answer, err error) {
 	if slots := p.consul.slots; slots != nil {
 		urgent := q.index == 0
 		if err := slots.acquire(ctx, urgent); err != nil {
@@ -94,18 +104,13 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (_ answer, err 
 // wait.
 func (p *poller) bound(ctx context.Context, how *ask, b *belief) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	c, blocks := p.consul, how.index != 0
+	c, blocks, unheed := p.consul, how.index != 0, func() {}
 	if blocks {
 		c.epoch.join(p, cancel)
 		if c.slots != nil {
 			c.slots.turn.join(p, cancel)
 		}
-		if len(b.vanished)+len(b.held) > 0 {
-			p.nudged.Store(&cancel)
-			if p.outdated(b) { // the belief may be outdated since the question was chosen
-				cancel(errTurn)
-			}
-		}
+		unheed = p.heed(cancel, b)
 	}
 	limit := how.wait + how.wait/16 + consul.Grace
 	timer := time.AfterFunc(limit, func() { cancel(&consul.TimeoutError{After: limit}) })
@@ -117,8 +122,8 @@ func (p *poller) bound(ctx context.Context, how *ask, b *belief) (context.Contex
 			if c.slots != nil {
 				c.slots.turn.leave(p)
 			}
-			p.nudged.Store(nil)
 		}
+		unheed()
 		cancel(nil)
 	}
 }
@@ -261,7 +266,7 @@ func (p *poller) records(ctx context.Context, nodes []string) map[string]record 
 	all := make(map[string]record, len(nodes))
 	for _, node := range nodes {
 		p.report.queried()
-		r, err := p.consul.record(ctx, node, p.query.Datacenter)
+		r, err := p.consul.record(ctx, node, p.query)
 		if err != nil {
 			p.report.logger().Debug("cannot read the record of a node that lost endpoints", "node", node, "error", err)
 			continue

@@ -42,6 +42,12 @@ func (q Query) canonical() string {
 	if names := q.names(); names != (nameRule{}) {
 		parts = append(parts, "server_name_meta="+names.meta, "server_name_tag="+names.tag)
 	}
+	if q.Port != "" {
+		parts = append(parts, "port="+q.Port)
+	}
+	if q.Address != "" {
+		parts = append(parts, "address="+q.Address)
+	}
 	return fmt.Sprintf("%q", parts)
 }
 
@@ -73,6 +79,8 @@ func (q Query) String() string {
 		add("statuses", strings.Join(q.Statuses, ","))
 	}
 	add("socket_paths", strings.Join(q.SocketPaths, ","))
+	add("port", q.Port)
+	add("address", q.Address)
 	add("server_name_meta", q.ServerNameMeta)
 	add("server_name_tag", q.ServerNameTag)
 	return consul.OneLine(text)

@@ -15,13 +15,16 @@ type record struct {
 	known    bool                // the node is registered; if false, the other fields are empty
 	born     uint64              // the index at which the node was registered
 	services map[string]lb.Place // addresses of the node's instances of all services, by service ID
+	usual    map[string]lb.Place // their usual addresses and default ports; the same if the query asks for no others
 }
 
 // occupied reports whether another instance is at a place. Other instances have a service ID that differs from id.
 func (r *record) occupied(id string, at lb.Place) bool {
-	for other, there := range r.services {
-		if other != id && there == at {
-			return true
+	for _, places := range []map[string]lb.Place{r.services, r.usual} {
+		for other, there := range places {
+			if other != id && there == at {
+				return true
+			}
 		}
 	}
 	return false
@@ -30,11 +33,11 @@ func (r *record) occupied(id string, at lb.Place) bool {
 // errHidden is the error for a node that the token may not see completely.
 var errHidden = errors.New("the token may not see all of the node")
 
-// record asks the leader for the record of a node. An empty datacenter means the agent's own datacenter.
-func (c *Consul) record(ctx context.Context, node, datacenter string) (record, error) {
+// record asks the leader for the record of a node, which has addresses as q chooses them.
+func (c *Consul) record(ctx context.Context, node string, q *Query) (record, error) {
 	values := url.Values{}
-	if datacenter != "" {
-		values.Set("dc", datacenter)
+	if q.Datacenter != "" {
+		values.Set("dc", q.Datacenter)
 	}
 	resp, err := c.client.Query(ctx, consul.Request{
 		Path: "/v1/catalog/node-services/" + url.PathEscape(node), Values: values, Consistent: true,
@@ -46,11 +49,11 @@ func (c *Consul) record(ctx context.Context, node, datacenter string) (record, e
 	if resp.Filtered {
 		return record{}, errHidden
 	}
-	return recordIn(resp.Body)
+	return recordIn(resp.Body, q)
 }
 
 // recordIn parses the answer for a node. recordIn leaves out instances with an address that cannot be dialled.
-func recordIn(body []byte) (record, error) {
+func recordIn(body []byte, q *Query) (record, error) {
 	if consul.TooManyElements(body) {
 		return record{}, consul.ErrTooManyElements
 	}
@@ -64,10 +67,21 @@ func recordIn(body []byte) (record, error) {
 	if answer.Node == nil {
 		return record{}, nil
 	}
-	r := record{known: true, born: answer.Node.CreateIndex, services: make(map[string]lb.Place, len(answer.Services))}
+	r := record{known: true, born: answer.Node.CreateIndex, services: make(map[string]lb.Place, len(answer.Services)),
+		usual: make(map[string]lb.Place, len(answer.Services))}
 	for _, s := range answer.Services {
-		if e, err := endpointOf(&entry{Node: answer.Node, Service: s}); err == nil {
+		if s == nil {
+			continue
+		}
+		node := *answer.Node
+		one := &entry{Node: &node, Service: s}
+		q.fields().resolve(one)
+		if e, err := endpointOf(one, q.Port); err == nil {
 			r.services[s.ID] = e.Place()
+		}
+		s.Tagged = taggedAddress{}
+		if e, err := endpointOf(one, ""); err == nil {
+			r.usual[s.ID] = e.Place()
 		}
 	}
 	return r, nil

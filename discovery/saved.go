@@ -191,7 +191,7 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 	if err != nil {
 		return lb.Endpoint{}, err
 	}
-	endpoint, err := endpointOf(&entry{Node: &entryNode{}, Service: service}) // as for answers of Consul
+	endpoint, err := endpointOf(&entry{Node: &entryNode{}, Service: service}, "") // as for answers of Consul
 	switch {
 	case err != nil:
 		return lb.Endpoint{}, err

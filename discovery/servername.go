@@ -14,15 +14,6 @@ type nameRule struct{ meta, tag string } // see Query.ServerNameMeta and Query.S
 
 func (q *Query) names() nameRule { return nameRule{q.ServerNameMeta, q.ServerNameTag} }
 
-// resolve stores the server name of e in e, and drops the meta. Call it once, before trim shortens the tags.
-func (r nameRule) resolve(e *entry) {
-	if e == nil || e.Service == nil {
-		return
-	}
-	e.Service.ServerName, e.Service.NoServerName = r.find(e.Service)
-	e.Service.Meta = nil
-}
-
 // find returns the server name of s, or why s has none. Without a rule, both results are empty.
 func (r nameRule) find(s *entryService) (name, problem string) {
 	var where string

@@ -49,7 +49,8 @@ func TestServerNameOfAnInstance(t *testing.T) {
 			}
 			tags, _ := json.Marshal(tt.tags)
 			body := []byte("[" + text + `,"Tags":` + string(tags) + "}}]")
-			for name, f := range map[string]*parser{"short": newParser(tt.rule), "long": newParser(tt.rule)} {
+			rule := fieldRule{names: tt.rule}
+			for name, f := range map[string]*parser{"short": newParser(rule), "long": newParser(rule)} {
 				parse := f.entriesIn
 				if name == "long" {
 					parse = f.parse

@@ -57,7 +57,7 @@ func TestWhichUnixSocketsAreEndpoints(t *testing.T) {
 		{"no node", socketInstance("a", "/run/app/a"), app, ownNode{}, "of another node"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			in := convert([]*entry{tt.e}, rules{passingOnly, tt.patterns, tt.here})
+			in := convert([]*entry{tt.e}, rules{statuses: passingOnly, socketPaths: tt.patterns, here: tt.here})
 			if strings.HasPrefix(tt.want, "unix://") {
 				if len(in.endpoints) != 1 || in.endpoints[0].Address() != tt.want || in.bad != nil {
 					t.Errorf("got %+v, want %s", in, tt.want)
@@ -76,7 +76,8 @@ func TestWhichUnixSocketsAreEndpoints(t *testing.T) {
 func TestUnixSocketRegisteredTwice(t *testing.T) {
 	a, b, c := socketInstance("a", "/run/app/a"), socketInstance("b", "/run/app/a"), socketInstance("c", "/run/app/c")
 	all := []*entry{a, b, c}
-	in := convert(all, rules{passingOnly, []string{"/run/app/*"}, ownNode{name: "n", datacenter: "dc1"}})
+	in := convert(all, rules{statuses: passingOnly, socketPaths: []string{"/run/app/*"},
+		here: ownNode{name: "n", datacenter: "dc1"}})
 	if got := fmt.Sprint(ids(in.endpoints)); got != "[n/a n/c]" || in.duplicates != 1 {
 		t.Errorf("got %s and %d duplicates", got, in.duplicates)
 	}

@@ -38,8 +38,8 @@ func newWatch(c *Consul, o *wanted) *watch {
 		query: &w.query, base: c.options.Logger, onEvent: c.options.OnEvent, troubles: c.troubles, holds: c.holds,
 	}
 	w.poller = poller{
-		query: &w.query, consul: c, report: &w.reporter, interest: w.publisher.mostInterest,
-		parser: newParser(w.query.names()), lostSome: w.vigil.hasNews,
+		query: &w.query, request: w.query.request(), consul: c, report: &w.reporter,
+		interest: w.publisher.mostInterest, parser: newParser(w.query.fields()), lostSome: w.vigil.hasNews,
 	}
 	w.vigil.prober, w.vigil.failed = c.options.Prober, w.poller.nudge
 	w.vigil.services = func() []string { return *w.reporter.sharers.Load() }

@@ -134,6 +134,7 @@ const (
 	ReasonStatus      = "status"           // a health check of the instance or of its node
 	ReasonMaintenance = "maintenance"      // the instance or its node is in maintenance
 	ReasonAddress     = "address"          // the instance has no address that can be dialled
+	ReasonPort        = "port"             // the instance has no port of the name that the service asks for
 	ReasonID          = "id"               // the names of the instance and its node are too long
 	ReasonDuplicate   = "duplicate"        // another instance has the same address
 	ReasonTags        = "tags"             // the instance lacks a tag that the service asks for

@@ -124,6 +124,12 @@ func whatOf(q config.ConsulQuery) string {
 	if q.Peer != "" {
 		parts = append(parts, fmt.Sprintf("peer %q", q.Peer))
 	}
+	if q.Port != "" {
+		parts = append(parts, fmt.Sprintf("port %q", q.Port))
+	}
+	if q.Address != "" {
+		parts = append(parts, fmt.Sprintf("address %q", q.Address))
+	}
 	return strings.Join(parts, ", ")
 }
 

@@ -37,7 +37,8 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 // queryOf converts a query of the configuration for discovery.
 func queryOf(q config.ConsulQuery) discovery.Query {
 	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near,
-		Statuses: q.Statuses, SocketPaths: q.SocketPaths, Peer: q.Peer, Prepared: q.PreparedQuery}
+		Statuses: q.Statuses, SocketPaths: q.SocketPaths, Peer: q.Peer, Prepared: q.PreparedQuery,
+		Port: q.Port, Address: q.Address}
 }
 
 // namedQueryOf converts a query of a service, whose instances may give the names in their certificates.

@@ -260,6 +260,8 @@ func TestWhatOf(t *testing.T) {
 		{config.ConsulQuery{Service: "web", Datacenter: "dc2"}, `consul service "web", datacenter "dc2"`},
 		{config.ConsulQuery{Service: "web", Peer: "east"}, `consul service "web", peer "east"`},
 		{config.ConsulQuery{PreparedQuery: "near"}, `prepared query "near"`},
+		{config.ConsulQuery{Service: "web", Port: "metrics", Address: "wan"},
+			`consul service "web", port "metrics", address "wan"`},
 	} {
 		if got := whatOf(tt.query); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
