@@ -13,21 +13,19 @@ import (
 
 // loopEngine is the engine for Linux. By default it has one event loop for each processor that Go may use.
 type loopEngine struct {
-	budget   *budget
-	resolver *lb.Resolver
-	denied   *sys.Denials
-	loops    []*eventLoop
-	asks     []*pulse           // pulses that check the loops, one for each
-	udp      register[udpShard] // shards of the open UDP listeners
-	running  sync.WaitGroup
-	ctx      context.Context // cancels lookups of host names
-	cancel   context.CancelFunc
-	lookups  sync.WaitGroup // lookups and TLS handshakes
-	// handshakes holds an element for each TLS handshake that uses a processor now. Its capacity is the most that may.
-	handshakes handshakes
-	jobs       chan func() // handshakes for goroutines that have none; not buffered
-	once       sync.Once   // makes close run once
-	ephemeral  uint16      // the lowest ephemeral port, see ephemeralPorts
+	budget    *budget
+	resolver  *lb.Resolver
+	denied    *sys.Denials
+	loops     []*eventLoop
+	asks      []*pulse           // pulses that check the loops, one for each
+	udp       register[udpShard] // shards of the open UDP listeners
+	running   sync.WaitGroup
+	ctx       context.Context // cancels lookups of host names
+	cancel    context.CancelFunc
+	lookups   sync.WaitGroup // lookups and TLS handshakes
+	shakers   shakers        // half as many as loops
+	once      sync.Once      // makes close run once
+	ephemeral uint16         // the lowest ephemeral port, see ephemeralPorts
 }
 
 func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
@@ -36,10 +34,10 @@ func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 		n = runtime.GOMAXPROCS(0)
 	}
 	b := newBudget(o.MaxDescriptors, n)
-	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d, handshakes: make(handshakes, max(1, n/2)),
-		jobs: make(chan func())}
+	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d}
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.shakers = shakers{most: max(1, n/2), running: &e.lookups, done: e.ctx.Done()}
 	tryLoopCalls(d)
 	began := time.Now()
 	for i := range n {

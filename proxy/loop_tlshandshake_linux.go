@@ -16,18 +16,16 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// This file has the handshakes of TLS. A handshake takes hundreds of microseconds of a processor, so a goroutine does
-// it and not the loop. Meanwhile the loop only passes on that the socket is ready. Only the loop closes the socket,
-// after the goroutine has ended.
+// This file has the handshakes of TLS. One of the engine's shakers does a handshake. Meanwhile the loop only passes on
+// that the socket is ready. Only the loop closes the socket, after the handshake is over.
 
 // A handshake is one that is under way.
 type handshake struct {
 	end     *tlsEnd
 	loop    *eventLoop
-	turns   handshakes    // see loopEngine.handshakes
-	woken   chan struct{} // receives an element when the socket may be ready, or the handshake is given up
-	givenUp atomic.Bool   // the pair does not wait for the result
-	prefix  []byte        // what is sent in front of the first record
+	steps   *steps      // woken when the socket may be ready, or the handshake is given up
+	givenUp atomic.Bool // the pair does not wait for the result
+	prefix  []byte      // what is sent in front of the first record
 	buf     *[maxRecord]byte
 	heard   bool // the peer has sent something
 }
@@ -36,20 +34,19 @@ var errGivenUp = errors.New("given up")
 
 var handshakeBuffers = sync.Pool{New: func() any { return new([maxRecord]byte) }}
 
-// shakeHands makes a goroutine do the handshake of one side. first are bytes of the peer that were read already, and
-// prefix is what the peer gets in front of the first record. connect makes the tls.Conn; the goroutine calls it. The
-// pair's method handshaken gets the result.
+// shakeHands makes a shaker do the handshake of one side. first are bytes of the peer that were read already, and prefix
+// is what the peer gets in front of the first record. connect makes the tls.Conn; the shaker calls it. The pair's method
+// handshaken gets the result.
 func (p *loopPair) shakeHands(side int, first, prefix []byte, connect func(e *tlsEnd) (*tls.Conn, error)) {
 	e := &tlsEnd{fd: p.fd[side], side: side, ahead: first}
-	h := &handshake{end: e, loop: p.loop, turns: p.socket.engine.handshakes, woken: make(chan struct{}, 1),
-		prefix: prefix, heard: len(first) > 0}
+	h := &handshake{end: e, loop: p.loop, steps: &steps{}, prefix: prefix, heard: len(first) > 0}
 	e.shake = h
 	if p.tls == nil {
 		p.tls = &pairTLS{}
 	}
 	p.tls.ends[side] = e
-	g := p.thisUse() // the goroutine must not read p, which may serve another client by then
-	p.socket.engine.shake(func() {
+	g := p.thisUse() // the shaker must not read p, which may serve another client by then
+	h.steps.do = func() {
 		err := h.run(connect)
 		h.loop.post(func() {
 			defer handshakeBuffers.Put(h.buf)
@@ -60,75 +57,37 @@ func (p *loopPair) shakeHands(side int, first, prefix []byte, connect func(e *tl
 			}
 			p.handshaken(e, err)
 		})
-	})
-}
-
-// shakerIdle is how long a goroutine waits for the next handshake before it ends.
-const shakerIdle = time.Second
-
-// shake makes a goroutine do the handshake job. A goroutine that has done one before has a large stack already: growing
-// it costs a twentieth of a handshake.
-func (e *loopEngine) shake(job func()) {
-	select {
-	case e.jobs <- job:
-	default:
-		e.lookups.Go(func() { e.shakeAll(job) })
 	}
-}
-
-// shakeAll does the handshake job, and others, until none has come for shakerIdle.
-func (e *loopEngine) shakeAll(job func()) {
-	idle := time.NewTimer(shakerIdle)
-	defer idle.Stop()
-	for {
-		job()
-		idle.Reset(shakerIdle)
-		select {
-		case job = <-e.jobs:
-		case <-idle.C:
-			return
-		case <-e.ctx.Done():
-			return
-		}
-	}
+	p.socket.engine.shakers.start(h.steps)
 }
 
 // run does the handshake. If it fails, run gives a client time to read the alert.
 func (h *handshake) run(connect func(e *tlsEnd) (*tls.Conn, error)) (err error) {
-	h.turns.enter()
 	h.buf = handshakeBuffers.Get().(*[maxRecord]byte)
 	if h.givenUp.Load() {
 		err = errGivenUp
 	} else if h.end.conn, err = connect(h.end); err == nil {
 		err = h.end.conn.Handshake()
 	}
-	h.turns.leave()
 	if err != nil && h.heard && h.end.side == clientSide && !h.givenUp.Load() {
 		h.part()
 	}
 	return err
 }
 
-// wait waits until the socket may be ready. Other handshakes use the processor meanwhile.
+// wait waits until the socket may be ready.
 func (h *handshake) wait() error {
-	h.turns.leave()
-	<-h.woken
-	h.turns.enter()
+	h.steps.pause()
 	if h.givenUp.Load() {
 		return errGivenUp
 	}
 	return nil
 }
 
-// wake makes the goroutine look at the socket again.
-func (h *handshake) wake() {
-	select {
-	case h.woken <- struct{}{}:
-	default:
-	}
-}
+// wake makes the handshake look at the socket again.
+func (h *handshake) wake() { h.steps.wake() }
 
-// giveUp ends the handshake. The loop closes the socket when the goroutine has ended.
+// giveUp ends the handshake. The loop closes the socket when the handshake is over.
 func (h *handshake) giveUp() {
 	h.givenUp.Store(true)
 	h.loop.unwatch(h.end.fd)
@@ -190,16 +149,12 @@ func (h *handshake) part() {
 	if sys.ShutdownWrite(h.end.fd) != 0 {
 		return
 	}
-	over := time.NewTimer(partTimeout)
-	defer over.Stop()
-	for !h.givenUp.Load() {
+	began := time.Now()
+	defer time.AfterFunc(partTimeout, h.wake).Stop()
+	for !h.givenUp.Load() && time.Since(began) < partTimeout {
 		n, err := sys.RecvStream(h.end.fd, h.buf[:])
 		if err == unix.EAGAIN {
-			select {
-			case <-h.woken:
-			case <-over.C:
-				return
-			}
+			h.steps.pause()
 		} else if err != 0 || n == 0 {
 			return
 		}

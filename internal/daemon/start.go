@@ -173,7 +173,7 @@ func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *disc
 
 // openProxier makes the proxier, and reports whether it inherited sockets.
 func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
-	limit, loops := descriptorLimit(), spareProcessor(d.log)
+	limit, loops := descriptorLimit(), spareProcessors(d.log)
 	d.log.Info("starting", "version", d.o.Version, "processors", loops, "descriptors", limit)
 	_, forTraffic := shareDescriptors(limit)
 	options := proxy.Options{
@@ -254,18 +254,21 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	}
 }
 
-// spareProcessor sets GOMAXPROCS one higher than the number of processors, and returns that number. If no processor is
-// idle, the runtime's monitor takes the processor from a waiting event loop within microseconds. The loop must then
-// find another processor when it wakes. The monitor, having found work, keeps polling every 20 us, which cost an eighth
-// of all processor time under load. With an idle processor, a waiting loop keeps its own for 10 ms.
-func spareProcessor(log hclog.Logger) int {
+// spareProcessors sets GOMAXPROCS half as high again as the number of processors, and returns that number. If no
+// processor is idle, the runtime's monitor takes the processor from a waiting event loop within microseconds. The loop
+// must then find another processor when it wakes. The monitor, having found work, keeps polling every 20 us, which cost
+// an eighth of all processor time under load. With an idle processor, a waiting loop keeps its own for 10 ms.
+//
+// One idle processor would do for that. The others are for the threads that do the handshakes of TLS, half as many as
+// loops: the kernel prefers the loops to them, but a loop cannot run without a processor of Go.
+func spareProcessors(log hclog.Logger) int {
 	n := runtime.GOMAXPROCS(0)
 	if allowed, err := allowedProcessors(); err != nil && os.Getenv("GOMAXPROCS") == "" {
 		n = max(n, allowed)
 		log.Warn("the number of processors is unknown, set GOMAXPROCS if this is wrong", "error", err,
 			"processors", n)
 	}
-	runtime.GOMAXPROCS(n + 1)
+	runtime.GOMAXPROCS(n + max(1, n/2))
 	return n
 }
 

@@ -1,0 +1,228 @@
+package proxy
+
+import (
+	"iter"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
+)
+
+// This file has the threads that do the handshakes of TLS. A handshake takes hundreds of microseconds of a processor,
+// so the loops do not do it. A flood of handshakes must not delay the relays either. So there are few such threads, and
+// the kernel prefers the other threads of the host to them.
+//
+// A handshake waits for its peer most of the time. It is a coroutine, because thousands may wait on one thread. A
+// coroutine stays on the thread that began it: Go allows nothing else for threads that goroutines have locked, and a
+// thread cannot get its former priority back without a privilege.
+
+const (
+	// shakerNice is added to the nice value of a thread that does handshakes.
+	shakerNice = 10
+
+	// shakerIdle is how long such a thread waits for the next handshake before it ends.
+	shakerIdle = time.Second
+)
+
+// shakers are the threads that do handshakes.
+type shakers struct {
+	most    int // threads
+	running *sync.WaitGroup
+	done    <-chan struct{} // closed when threads without work must end
+
+	mu      sync.Mutex // guards the following fields, and those of shaker and steps that say so
+	jobs    []*steps   // not begun yet, in order
+	all     []*shaker
+	waiting []*shaker // those of all that wait for work
+}
+
+// A shaker is one of the threads.
+type shaker struct {
+	pool   *shakers
+	called chan struct{} // receives an element when a thread that waits has work
+	ready  []*steps      // begun by this thread, and can go on; guarded by pool.mu
+	begun  int           // those that are not over; only the thread itself uses it
+	free   []*coroutine  // without work; only the thread itself uses it
+}
+
+// steps are a handshake in progress: do runs, with pauses in which the peer is awaited.
+type steps struct {
+	do   func()
+	pool *shakers
+	on   *shaker    // nil: not begun; guarded by pool.mu
+	in   *coroutine // set by the thread that begins
+
+	// Guarded by pool.mu.
+	paused bool // awaits wake
+	woken  bool // wake was called since the last pause
+}
+
+// A coroutine runs steps, one after the other. Steps that run in a coroutine that was used before find a large stack:
+// growing it costs a twentieth of a handshake.
+type coroutine struct {
+	work   *steps
+	resume func() (struct{}, bool)
+	yield  func(struct{}) bool
+	end    func()
+}
+
+func newCoroutine() *coroutine {
+	c := &coroutine{}
+	c.resume, c.end = iter.Pull(func(yield func(struct{}) bool) {
+		c.yield = yield
+		for {
+			c.work.do()
+			if c.work = nil; !yield(struct{}{}) {
+				return
+			}
+		}
+	})
+	return c
+}
+
+// start makes a thread run w.do. Until it is over, w.do may call w.pause.
+func (p *shakers) start(w *steps) {
+	w.pool = p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.jobs = append(p.jobs, w)
+	switch n := len(p.waiting); {
+	case n > 0:
+		p.callLocked(p.waiting[n-1])
+	case len(p.all) < p.most:
+		s := &shaker{pool: p, called: make(chan struct{}, 1)}
+		p.all = append(p.all, s)
+		p.running.Go(s.run)
+	}
+}
+
+// callLocked makes s look for work, if it waits.
+func (p *shakers) callLocked(s *shaker) {
+	if i := slices.Index(p.waiting, s); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		select {
+		case s.called <- struct{}{}:
+		default: // a former call was not received, because s found the work without it
+		}
+	}
+}
+
+// pause returns after wake was called. If wake was called since the last pause, pause returns soon.
+func (w *steps) pause() { w.in.yield(struct{}{}) }
+
+// wake ends the pause of w. Any goroutine may call wake, even before w has begun and after it is over.
+func (w *steps) wake() {
+	p := w.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !w.paused {
+		w.woken = true
+		return
+	}
+	w.paused = false
+	w.on.ready = append(w.on.ready, w)
+	p.callLocked(w.on)
+}
+
+// run does handshakes until there have been none for shakerIdle.
+func (s *shaker) run() {
+	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine, because its priority stays low
+	sys.LowerPriority(shakerNice)
+	for w := s.next(); w != nil; w = s.next() {
+		if w.in == nil {
+			s.begin(w)
+		}
+		c := w.in
+		c.resume()
+		if c.work == nil {
+			s.begun--
+			s.free = append(s.free, c)
+			continue
+		}
+		p := s.pool
+		p.mu.Lock()
+		if w.paused = !w.woken; w.woken {
+			w.woken = false
+			s.ready = append(s.ready, w)
+		}
+		p.mu.Unlock()
+	}
+	for _, c := range s.free {
+		c.end()
+	}
+}
+
+func (s *shaker) begin(w *steps) {
+	if n := len(s.free); n > 0 {
+		w.in, s.free = s.free[n-1], s.free[:n-1]
+	} else {
+		w.in = newCoroutine()
+	}
+	w.in.work = w
+	s.begun++
+}
+
+// next waits for steps that can go on or begin. It returns nil when the thread must end.
+func (s *shaker) next() *steps {
+	var idle *time.Timer
+	for {
+		if w := s.take(); w != nil {
+			return w
+		}
+		if idle == nil {
+			idle = time.NewTimer(shakerIdle)
+			defer idle.Stop()
+		}
+		done := s.pool.done
+		if s.begun > 0 {
+			done = nil
+		}
+		select {
+		case <-s.called:
+			continue
+		case <-idle.C:
+			idle.Reset(shakerIdle)
+		case <-done:
+		}
+		if s.leave() {
+			return nil
+		}
+	}
+}
+
+// take takes steps that can go on, or else some that have not begun, so that what has begun is over soon. If there are
+// none, s waits for a call from now on.
+func (s *shaker) take() (w *steps) {
+	p := s.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from := &s.ready
+	if len(*from) == 0 {
+		from = &p.jobs
+	}
+	if len(*from) > 0 {
+		w, *from = (*from)[0], (*from)[1:]
+		w.on = s
+		return w
+	}
+	if !slices.Contains(p.waiting, s) {
+		p.waiting = append(p.waiting, s)
+	}
+	return nil
+}
+
+// leave removes s from the pool, and reports whether it has. A thread that has begun handshakes or was called stays.
+func (s *shaker) leave() bool {
+	p := s.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.waiting, s)
+	if s.begun > 0 || i < 0 {
+		return false
+	}
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	p.all = slices.DeleteFunc(p.all, func(other *shaker) bool { return other == s })
+	return true
+}
