@@ -155,7 +155,7 @@ func meshText(r mesh.Report) string {
 	}
 	switch {
 	case r.What == mesh.Issued && r.Identity == "":
-		return "new connections use other authorities of the service mesh"
+		return "new connections use new authorities of the service mesh"
 	case r.What == mesh.Issued:
 		return fmt.Sprintf("%s: new connections use a new one, which expires at %s", what, at)
 	case r.What == mesh.Works:

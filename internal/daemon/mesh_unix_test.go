@@ -194,7 +194,7 @@ func TestMeshTexts(t *testing.T) {
 		report mesh.Report
 		want   string
 	}{
-		{mesh.Report{What: mesh.Issued}, "new connections use other authorities of the service mesh"},
+		{mesh.Report{What: mesh.Issued}, "new connections use new authorities of the service mesh"},
 		{mesh.Report{What: mesh.Issued, Identity: "web", Expires: at},
 			`the certificate of identity "web": new connections use a new one, which expires at 1970-01-01T00:00:00Z`},
 		{mesh.Report{What: mesh.Works, Identity: "web"}, `the certificate of identity "web": Consul answers again`},

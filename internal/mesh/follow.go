@@ -228,7 +228,7 @@ func (n *rootsNews) use() {
 	s.mu.Unlock()
 	active := n.roots.active()
 	if isNew {
-		s.lines.add(hclog.Info, "the mesh has other authorities, new connections use them", "trust_domain",
+		s.lines.add(hclog.Info, "new authorities of the mesh, new connections use them", "trust_domain",
 			n.roots.domain, "authorities", len(n.roots.all), "active", active.Name, "expires", active.Expires.UTC())
 		s.report(Report{What: Issued, Expires: active.Expires})
 	}

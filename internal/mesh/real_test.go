@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,6 +178,79 @@ func TestRealRights(t *testing.T) {
 	if n := len(web.current.Load().leaf.pair.Certificate); n != 2 {
 		t.Errorf("a chain of %d certificates after the rotation, want 2", n)
 	}
+}
+
+// An endpoint that uses Consul's Go SDK asks about intentions only during full handshakes. So sessions must be short.
+func TestRealDenialAfterSessions(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, testconsul.Options{})
+	s := newRealStore(t, consul.Options{Address: a.HTTP}, nil)
+	web := s.Use("web", "billing")
+	run(t, s)
+	behind := greet(t)
+	port, err := testproc.FreePort(func(port int) bool {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		return err == nil && l.Close() == nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprint("127.0.0.1:", port)
+	proxy, err := testproc.Start(exec.Command(testconsul.Need(t), "connect", "proxy", "-http-addr", a.HTTP, "-service",
+		"billing", "-service-addr", behind, "-listen", address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Kill)
+	awaitReady(t, web)
+	c := mustConfig(t, web, address)
+	testproc.Await(t, "the proxy", func() bool { _, err := connect(address, c); return err == nil })
+	client, err := a.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deny := &api.Intention{SourceName: "web", DestinationName: "billing", Action: api.IntentionActionDeny}
+	if _, err := client.Connect().IntentionUpsert(deny, nil); err != nil {
+		t.Fatal(err)
+	}
+	testproc.Await(t, "the end of full handshakes", func() bool {
+		full := c.Clone()
+		full.ClientSessionCache = nil
+		_, err := connect(address, full)
+		return err != nil
+	})
+	if state, err := connect(address, c); err != nil || !state.DidResume {
+		t.Errorf("resumed %v, %v: if the proxy denies resumed sessions now, they may live longer", state.DidResume, err)
+	}
+	c, err = web.current.Load().config(endpoint{address, billing, ""}, time.Now().Add(sessionLife+time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(address, c); err == nil {
+		t.Error("the intention denies nothing after the session's life")
+	}
+}
+
+// greet returns the address of a server that greets each client.
+func greet(t testing.TB) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("hello\n"))
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); serving.Wait() })
+	return l.Addr().String()
 }
 
 // An agent that speaks HTTP/2 gives each identity a blocking question of its own.
