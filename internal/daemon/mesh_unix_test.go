@@ -78,7 +78,8 @@ func sidecar() lb.Endpoint {
 
 // The proxier compares the ends of a service by their pointers. A reload must not touch identities that stay.
 func TestIdentitiesStayOverReloads(t *testing.T) {
-	g, here, there := newMeshStage(t, false), config.Consul{Address: "127.0.0.1:1"}, config.Consul{Address: "127.0.0.1:2"}
+	g := newMeshStage(t, false)
+	here, there := config.Consul{Address: "127.0.0.1:1"}, config.Consul{Address: "127.0.0.1:2"}
 	now := g.apply(here, "web", "web", "api", "")
 	if got := g.identities(); got != "api=c web=a,b" {
 		t.Errorf("got %s", got)
@@ -200,8 +201,9 @@ func TestMeshTexts(t *testing.T) {
 		{mesh.Report{What: mesh.Works, Identity: "web"}, `the certificate of identity "web": Consul answers again`},
 		{mesh.Report{What: mesh.Failed, Identity: "web", Err: errors.New("no right")},
 			`the certificate of identity "web": Consul gives none: no right`},
-		{mesh.Report{What: mesh.Failed, Identity: "web", Expires: at, Err: errors.New("no right")}, `the certificate of ` +
-			`identity "web": Consul gives no new one, the former one stays in use until 1970-01-01T00:00:00Z: no right`},
+		{mesh.Report{What: mesh.Failed, Identity: "web", Expires: at, Err: errors.New("no right")},
+			`the certificate of identity "web": Consul gives no new one, the former one stays in use until ` +
+				`1970-01-01T00:00:00Z: no right`},
 		{mesh.Report{What: mesh.Expiring, Expires: at},
 			"the authorities of the service mesh: expires soon, at 1970-01-01T00:00:00Z"},
 		{mesh.Report{What: mesh.Expired, Identity: "web", Expires: at, Err: errors.New("no right")},

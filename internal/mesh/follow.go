@@ -38,7 +38,8 @@ const (
 	slowBackoff = time.Second // if a quick repetition is pointless, or makes things worse
 	maxBackoff  = 30 * time.Second
 
-	// rootsBackoff is the longest pause of the authorities' follower. When it gets an answer again, it wakes the others.
+	// rootsBackoff is the longest pause of the authorities' follower. When it gets an answer again, it wakes the
+	// others.
 	rootsBackoff = 5 * time.Second
 
 	// tooSoon is the pause after an answer that came sooner than that. It bounds how often a broken agent is asked.

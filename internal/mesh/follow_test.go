@@ -67,7 +67,8 @@ func TestBadAnswersChangeNothing(t *testing.T) {
 		{"a key that is none", leafPath + "web",
 			leafJSON(testcert.Certificate{Cert: good.Cert, Key: []byte("-----BEGIN secret")}), 0, "PEM"},
 		{"half of the JSON", leafPath + "web", leafJSON(good)[:300], 0, "it is not the JSON of certificates"},
-		{"a right that was lost", leafPath + "web", "Permission denied: lacks service:write", 403, "403: Permission denied"},
+		{"a right that was lost", leafPath + "web", "Permission denied: lacks service:write", 403,
+			"403: Permission denied"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -95,8 +95,8 @@ func (i *identity) missing(r *roots, rootsErr error) error {
 	case r == nil:
 		text, err = "no authorities of the mesh yet", rootsErr
 	default:
-		text = fmt.Sprintf("the certificate for identity %q is of trust domain %s, and the authorities are of %s", i.name,
-			i.leaf.domain, r.domain)
+		text = fmt.Sprintf("the certificate for identity %q is of trust domain %s, and the authorities are of %s",
+			i.name, i.leaf.domain, r.domain)
 	}
 	return &notReadyError{text, err}
 }

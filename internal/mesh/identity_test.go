@@ -120,7 +120,8 @@ func TestNotReadySaysWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	(&rootsNews{s, r}).use()
-	wants(`the certificate for identity "web" is of trust domain ` + domain + ", and the authorities are of other.consul")
+	wants(`the certificate for identity "web" is of trust domain ` + domain +
+		", and the authorities are of other.consul")
 	g.trust(t, ca)
 	if _, err := web.Config("127.0.0.1:1", billing, ""); err != nil {
 		t.Error(err)
@@ -199,7 +200,9 @@ func TestStateAndReports(t *testing.T) {
 
 func TestExpiryIsReportedOnce(t *testing.T) {
 	var reports []string
-	s := newStore(Options{Report: func(r Report) { reports = append(reports, string(r.What)+" "+r.Identity) }}, silent{})
+	s := newStore(Options{Report: func(r Report) {
+		reports = append(reports, string(r.What)+" "+r.Identity)
+	}}, silent{})
 	g := &stage{store: s, ca: testcert.NewAuthority(t, "ca"), web: s.Use("web", "b")}
 	g.trust(t, g.ca)
 	g.give(t, g.web)

@@ -116,7 +116,8 @@ func TestRealRotationAndOutage(t *testing.T) {
 	}
 	testproc.Await(t, "the new trust domain", func() bool {
 		state := s.State()
-		return state.TrustDomain != former && state.Err == nil && web.current.Load().roots.domain == state.TrustDomain &&
+		return state.TrustDomain != former && state.Err == nil &&
+			web.current.Load().roots.domain == state.TrustDomain &&
 			server.current.Load().roots.domain == state.TrustDomain
 	})
 	if err := shake(); err != nil {
@@ -155,7 +156,8 @@ func TestRealRights(t *testing.T) {
 	}
 	write := func(rules string) {
 		t.Helper()
-		if _, _, err := c.ACL().PolicyUpdate(&api.ACLPolicy{ID: policy.ID, Name: "web", Rules: rules}, nil); err != nil {
+		changed := &api.ACLPolicy{ID: policy.ID, Name: "web", Rules: rules}
+		if _, _, err := c.ACL().PolicyUpdate(changed, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

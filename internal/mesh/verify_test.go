@@ -16,7 +16,8 @@ import (
 func TestIdentityShakesHands(t *testing.T) {
 	g := newStage(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		server := serverConfig(t, certificateOf(t, g.ca.NewAuthority(t, "dc2").NewAuthority(t, "dc2, leaves"), "billing"))
+		issuer := g.ca.NewAuthority(t, "dc2").NewAuthority(t, "dc2, leaves")
+		server := serverConfig(t, certificateOf(t, issuer, "billing"))
 		server.MaxVersion, server.NextProtos = version, []string{"http/1.1"}
 		address, shaken := serve(t, server)
 		c, err := g.web.Config(address, billing, "billing.default.dc1.internal."+domain)
@@ -78,7 +79,8 @@ func TestWrongEndpointsAreRefused(t *testing.T) {
 			Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, "incompatible key usage"},
 		{"expired", g.ca, testcert.Request{URIs: []string{good}, From: now.Add(-time.Hour), To: now.Add(-time.Minute)},
 			"expired or is not yet valid"},
-		{"not valid yet", g.ca, testcert.Request{URIs: []string{good}, From: now.Add(time.Hour), To: now.Add(2 * time.Hour)},
+		{"not valid yet", g.ca, testcert.Request{URIs: []string{good}, From: now.Add(time.Hour),
+			To: now.Add(2 * time.Hour)},
 			"expired or is not yet valid"},
 		{"another authority", testcert.NewAuthority(t, "Consul CA 1"), uris(good),
 			`which says that it is "` + good + `", cannot be verified: tls: failed to verify`},
@@ -125,7 +127,8 @@ func TestTrustEnds(t *testing.T) {
 		at   time.Time
 		ok   bool
 	}{
-		{"now", time.Now(), true}, {"again", time.Now(), true}, {"after its end", leaf.NotAfter.Add(time.Second), false},
+		{"now", time.Now(), true}, {"again", time.Now(), true},
+		{"after its end", leaf.NotAfter.Add(time.Second), false},
 		{"before its begin", leaf.NotBefore.Add(-time.Second), false},
 	} {
 		if err := v.trust(chain, r, tt.at); (err == nil) != tt.ok {
