@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -118,6 +119,34 @@ func (t *tlsWithEndpoints) enter(store *meshStore, s *config.Service) {
 	config := func(e lb.Endpoint) (*tls.Config, error) { return meshConfig(identity, e) }
 	*t = tlsWithEndpoints{mesh: s.Mesh, store: store, identity: identity,
 		endpoint: &proxy.EndpointTLS{Config: config}, probe: &lb.ProbeTLS{Config: config}}
+}
+
+// awaitIdentities waits until the identities of services have certificates, for at most firstAnswer. Their clients would
+// be refused until then. It does not wait for a Store that does not run yet.
+func awaitIdentities(ctx context.Context, keys map[string]*serviceTLS, log hclog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	var without []string
+	for service, one := range keys {
+		if one.endpoint.identity == nil || one.endpoint.store.end == nil {
+			continue
+		}
+		select {
+		case <-one.endpoint.identity.Ready():
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case <-one.endpoint.identity.Ready():
+		default:
+			without = append(without, service)
+		}
+	}
+	if len(without) > 0 {
+		slices.Sort(without)
+		log.Warn("services have no certificate of the service mesh yet, and refuse their clients", "number",
+			len(without), "services", endpoints.SomeOf(without))
+	}
 }
 
 // meshConfig returns the configuration for a handshake with e.

@@ -157,6 +157,22 @@ func TestConsulSettingsThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// Whoever waits for certificates does not wait for ever, and learns which services have none.
+func TestAwaitIdentities(t *testing.T) {
+	g, log := newMeshStage(t, true), &testproc.Log{}
+	g.apply(config.Consul{Address: "127.0.0.1:1"}, "web", "")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	awaitIdentities(ctx, g.keys.inForce, hclog.New(&hclog.LoggerOptions{Output: log}))
+	if text := log.String(); !strings.Contains(text, "no certificate of the service mesh yet") ||
+		!strings.Contains(text, "services=a") {
+		t.Errorf("got %s", text)
+	}
+	idle := newMeshStage(t, false) // nobody asks for its certificates
+	idle.apply(config.Consul{}, "web")
+	awaitIdentities(t.Context(), idle.keys.inForce, nil)
+}
+
 // When another agent, or another process, is to give certificates, those in use stay in use until then.
 func TestCertificatesGoToTheNextStore(t *testing.T) {
 	a, err := testconsul.Start(t.Context(), testconsul.Options{Binary: testconsul.Need(t), Dir: t.TempDir()})
@@ -166,7 +182,11 @@ func TestCertificatesGoToTheNextStore(t *testing.T) {
 	t.Cleanup(a.Kill)
 	g := newMeshStage(t, true)
 	first := g.apply(config.Consul{Address: a.HTTP}, "web")[0].EndpointTLS
-	testproc.Await(t, "a certificate", func() bool { _, err := first.Config(sidecar()); return err == nil })
+	testproc.Await(t, "a certificate", func() bool {
+		awaitIdentities(t.Context(), g.keys.inForce, hclog.NewNullLogger())
+		_, err := first.Config(sidecar())
+		return err == nil
+	})
 	c, err := first.Config(sidecar())
 	if err != nil || c.ServerName != sidecar().ServerName {
 		t.Errorf("got %v, %v", c, err)

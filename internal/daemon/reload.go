@@ -125,6 +125,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 		return nil, err
 	}
 	sources.await(ctx, d.log)
+	awaitIdentities(ctx, keys, d.log)
 	if err := d.proxier.Apply(proxyServices(next, keys)); err != nil {
 		sources.abort()
 		own.Abort()

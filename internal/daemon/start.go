@@ -137,6 +137,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	if (inherited || d.o.AwaitEndpoints) && !known { // clients may be waiting already
 		first.await(ctx, d.log)
 	}
+	awaitIdentities(ctx, d.keys.inForce, d.log)
 	shown, err := d.openListeners(cfg)
 	if err != nil {
 		first.abort()

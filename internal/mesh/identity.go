@@ -41,6 +41,9 @@ func (i *Identity) Config(address, peer, serverName string) (*tls.Config, error)
 	return c.config(endpoint{address, peer, serverName}, now)
 }
 
+// Ready returns a channel that is closed when Config has had what it needs for the first time.
+func (i *Identity) Ready() <-chan struct{} { return i.ready }
+
 // Close gives the identity back. The configurations that it has returned can still be used.
 func (i *Identity) Close() { i.store.drop(i) }
 
@@ -51,6 +54,7 @@ type identity struct {
 
 	// current is what handshakes use. It is nil until there are a certificate and authorities of one trust domain.
 	current atomic.Pointer[current]
+	ready   chan struct{} // closed when current is not nil any more
 
 	// Store.mu guards these.
 	users    map[*Identity]bool
@@ -77,8 +81,13 @@ func (i *identity) renew(r *roots) {
 	if i.leaf == nil || r == nil || i.leaf.domain != r.domain {
 		return
 	}
-	if c := i.current.Load(); c == nil || c.leaf != i.leaf || c.roots != r {
-		i.current.Store(&current{identity: i, leaf: i.leaf, roots: r})
+	c := i.current.Load()
+	if c != nil && c.leaf == i.leaf && c.roots == r {
+		return
+	}
+	i.current.Store(&current{identity: i, leaf: i.leaf, roots: r})
+	if c == nil {
+		close(i.ready)
 	}
 }
 

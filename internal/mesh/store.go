@@ -86,7 +86,7 @@ func (s *Store) Use(name, service string) *Identity {
 	defer s.mu.Unlock()
 	i := s.all[name]
 	if i == nil {
-		i = &identity{store: s, name: name, users: map[*Identity]bool{}}
+		i = &identity{store: s, name: name, ready: make(chan struct{}), users: map[*Identity]bool{}}
 		if l, is := s.saved[name]; is {
 			i.leaf = &l
 			i.renew(s.known)
