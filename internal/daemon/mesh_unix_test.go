@@ -87,6 +87,9 @@ func TestIdentitiesStayOverReloads(t *testing.T) {
 	if now[3].EndpointTLS != nil || now[0].EndpointTLS == nil {
 		t.Error("the wrong services speak TLS")
 	}
+	if !now[0].EndpointTLS.Denies || !g.keys.inForce["a"].probe().Denies {
+		t.Error("a denial by an intention counts against the endpoint")
+	}
 	for _, tt := range []struct {
 		name   string
 		consul config.Consul
