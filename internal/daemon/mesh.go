@@ -122,8 +122,8 @@ func (t *tlsWithEndpoints) enter(store *meshStore, s *config.Service) {
 		probe:    &lb.ProbeTLS{Config: config, Denies: true}}
 }
 
-// awaitIdentities waits until the identities of services have certificates, for at most firstAnswer. Their clients would
-// be refused until then. It does not wait for a Store that does not run yet.
+// awaitIdentities waits until the identities of services have certificates, for at most firstAnswer. Their clients
+// would be refused until then. It does not wait for a Store that does not run yet.
 func awaitIdentities(ctx context.Context, keys map[string]*serviceTLS, log hclog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()

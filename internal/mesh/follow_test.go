@@ -179,7 +179,7 @@ func TestPlainHTTPTakesFewConnections(t *testing.T) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if want := 1 + urgentWidth + maxTurns; a.most > want {
-		t.Errorf("%d connections, want at most %d", a.most, want)
+		t.Errorf("%d questions at once, each on a connection, want at most %d", a.most, want)
 	}
 }
 

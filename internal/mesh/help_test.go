@@ -43,8 +43,8 @@ type scriptedAgent struct {
 	changed chan struct{}
 	said    map[string]said // by path
 	asked   map[string]int  // questions by path
-	open    int             // connections
-	most    int             // most connections at once
+	open    int             // questions that wait for an answer
+	most    int             // most of them at once
 }
 
 type said struct {
@@ -56,21 +56,11 @@ type said struct {
 
 func newScriptedAgent(t testing.TB) *scriptedAgent {
 	a := &scriptedAgent{changed: make(chan struct{}), said: map[string]said{}, asked: map[string]int{}}
-	a.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	a.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.begun(1)
+		defer a.begun(-1)
 		a.answer(t, w, r)
 	}))
-	a.server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		switch state {
-		case http.StateNew:
-			a.open++
-			a.most = max(a.most, a.open)
-		case http.StateClosed:
-			a.open--
-		}
-	}
-	a.server.Start()
 	t.Cleanup(a.server.Close)
 	return a
 }
@@ -109,6 +99,14 @@ func (a *scriptedAgent) answer(t testing.TB, w http.ResponseWriter, r *http.Requ
 		}
 		a.mu.Lock()
 	}
+}
+
+// begun counts questions that have begun, or ended.
+func (a *scriptedAgent) begun(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.open += n
+	a.most = max(a.most, a.open)
 }
 
 // say changes the answer for a path.
