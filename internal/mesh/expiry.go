@@ -22,16 +22,23 @@ type health struct {
 	is What   // Expiring or Expired; empty if nothing was
 }
 
+// HealthOf returns how a certificate that is valid from from until to is doing at now: Expired, Expiring, or an empty
+// What if nothing is wrong. It is expiring if it is valid for less than 14 days, or for less than a quarter of its life
+// if that is shorter.
+func HealthOf(from, to, now time.Time) What {
+	switch left := to.Sub(now); {
+	case left <= 0:
+		return Expired
+	case left < min(maxExpiring, to.Sub(from)/4):
+		return Expiring
+	}
+	return ""
+}
+
 // change returns what must be reported about something that is valid from from until to. It is empty if there is
 // nothing to report.
 func (h *health) change(of string, from, to, now time.Time) What {
-	next := health{of: of}
-	switch left := to.Sub(now); {
-	case left <= 0:
-		next.is = Expired
-	case left < min(maxExpiring, to.Sub(from)/4):
-		next.is = Expiring
-	}
+	next := health{of, HealthOf(from, to, now)}
 	if next == *h {
 		return ""
 	}

@@ -186,6 +186,10 @@ func TestStateAndReports(t *testing.T) {
 		!reflect.DeepEqual(web.Services, []string{"a", "b"}) || time.Until(web.Expires) < time.Minute {
 		t.Errorf("got %+v", web)
 	}
+	if web.Failures != 3 || web.Answered.IsZero() || state.Answered.IsZero() || state.Failures != 0 ||
+		!state.Identities[0].Answered.IsZero() {
+		t.Errorf("got %+v", state)
+	}
 	want := []string{"issued []", "issued web[a b]", "failed web[a b]", "issued web[a b]", "works web[a b]"}
 	if !reflect.DeepEqual(reports, want) {
 		t.Errorf("got %q, want %q", reports, want)

@@ -46,6 +46,8 @@ type State struct {
 	Roots       []Root
 	Identities  []IdentityState // sorted by name
 	Err         error           // why the last question for the authorities failed; nil: it did not
+	Answered    time.Time       // when the last answer about the authorities came; zero: never
+	Failures    int64           // questions for the authorities that failed so far
 }
 
 // A Root is an authority that the mesh trusts.
@@ -66,6 +68,8 @@ type IdentityState struct {
 	Received time.Time // when the certificate came; zero: there is none
 	Services []string  // the services that use the identity, sorted
 	Err      error     // why the last question for a certificate failed; nil: it did not
+	Answered time.Time // when the last answer about the certificate came; zero: never
+	Failures int64     // questions for the certificate that failed so far
 }
 
 // A Report says what has happened to an identity, or to the authorities.

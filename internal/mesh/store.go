@@ -139,12 +139,13 @@ func (s *Store) notReady(i *identity) error {
 func (s *Store) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state := State{Err: s.trouble.err}
+	state := State{Err: s.trouble.err, Answered: s.trouble.answered, Failures: s.trouble.total}
 	if s.known != nil {
 		state.TrustDomain, state.Roots = s.known.domain, slices.Clone(s.known.all)
 	}
 	for _, i := range slices.SortedFunc(maps.Values(s.all), byName) {
-		one := IdentityState{Name: i.name, Services: i.services(), Err: i.trouble.err}
+		one := IdentityState{Name: i.name, Services: i.services(), Err: i.trouble.err, Answered: i.trouble.answered,
+			Failures: i.trouble.total}
 		if l := i.leaf; l != nil {
 			one.URI, one.Serial, one.From, one.Expires, one.Received = l.uri, l.serial, l.from, l.to, l.received
 		}
@@ -161,6 +162,9 @@ type trouble struct {
 	failures int   // since the last answer
 	reported consul.Kind
 	told     bool // reported is valid
+
+	answered time.Time // when the last answer came; zero: never
+	total    int64     // failures ever
 }
 
 // add counts a failure, and reports whether operators should know it: a trouble that has lasted for two questions, and
@@ -168,6 +172,7 @@ type trouble struct {
 func (t *trouble) add(err error) bool {
 	t.err = err
 	t.failures++
+	t.total++
 	kind := consul.KindOf(err)
 	return t.failures >= 2 && (!t.told || t.reported != kind)
 }
@@ -175,10 +180,10 @@ func (t *trouble) add(err error) bool {
 // tell notes that operators know the trouble.
 func (t *trouble) tell() { t.told, t.reported = true, consul.KindOf(t.err) }
 
-// end ends the trouble, and reports whether operators know of it.
+// end notes an answer, which ends the trouble. It reports whether operators know of the trouble.
 func (t *trouble) end() bool {
 	told := t.told
-	*t = trouble{}
+	*t = trouble{total: t.total, answered: time.Now()}
 	return told
 }
 
