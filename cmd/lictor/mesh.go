@@ -81,8 +81,7 @@ Options:
 Exit codes:
 
   0    Nothing is wrong with the identities, or there are none.
-  1    Consul does not renew a certificate or give the authorities, or there
-       is no such identity.
+  1    An identity is failing or expiring, or there is no such identity.
   2    Wrong usage.
   3    No lictor answers.
   4    Services refuse clients, because an identity is waiting or expired.
@@ -131,7 +130,7 @@ func (c *meshCommand) Run(args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	return exitOfMesh(m.Identities, m.Error)
+	return exitOfMesh(m.Identities)
 }
 
 // one prints one identity and returns the exit code.
@@ -154,14 +153,14 @@ func (c *meshCommand) one(m *admin.MeshAnswer, name string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	return exitOfMesh(m.Identities[i:i+1], "")
+	return exitOfMesh(m.Identities[i : i+1])
 }
 
-// exitOfMesh returns the exit code for identities. failure says why the last question for the authorities failed.
-func exitOfMesh(all []admin.Identity, failure string) int {
+// exitOfMesh returns the exit code for identities.
+func exitOfMesh(all []admin.Identity) int {
 	unusable := slices.ContainsFunc(all, func(i admin.Identity) bool { return !i.Usable() })
 	troubled := slices.ContainsFunc(all, func(i admin.Identity) bool { return i.State != admin.IdentityFine })
-	return exitOf(unusable, troubled || failure != "")
+	return exitOf(unusable, troubled)
 }
 
 func writeMesh(w io.Writer, m *admin.MeshAnswer) error {
@@ -243,6 +242,9 @@ func writeIdentity(w io.Writer, now time.Time, i *admin.Identity) error {
 		line("SPIFFE ID", i.SPIFFEID)
 		line("serial", i.Serial)
 		line("certificate", validity(now, *i.Expires)+", received "+ago(now, i.Received))
+	}
+	if i.Answered != nil {
+		line("Consul", "answered "+ago(now, i.Answered)+fmt.Sprintf(", %d failed questions", i.Failures))
 	}
 	line("used by", config.Plural(len(i.Services), "service")+": "+strings.Join(i.Services, ", "))
 	return t.Flush()

@@ -18,7 +18,8 @@ func meshAnswer() admin.MeshAnswer {
 			Expires: testNow.AddDate(1, 0, 0)}},
 		Identities: []admin.Identity{{Name: "web", State: admin.IdentityFine, Serial: "0a:1b",
 			SPIFFEID: "spiffe://td.consul/ns/default/dc/dc1/svc/web", From: before(time.Hour), Expires: &expires,
-			Received: before(time.Minute), Services: []string{"billing", "orders"}}}}}
+			Received: before(time.Minute), Answered: before(5 * time.Second), Failures: 2,
+			Services: []string{"billing", "orders"}}}}}
 }
 
 func TestMeshTable(t *testing.T) {
@@ -54,20 +55,18 @@ web-2     WAITING     -  -                                             db       
 func TestMeshExitCodes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name, failure string
-		states        []string
-		want          int
+		name   string
+		states []string
+		want   int
 	}{
-		{"nothing", "", nil, exitOK},
-		{"fine", "", []string{admin.IdentityFine, admin.IdentityFine}, exitOK},
-		{"failing", "", []string{admin.IdentityFine, admin.IdentityFailing}, exitFailed},
-		{"expiring", "", []string{admin.IdentityExpiring}, exitFailed},
-		{"no authorities", "no leader", []string{admin.IdentityFine}, exitFailed},
-		{"waiting", "", []string{admin.IdentityFailing, admin.IdentityWaiting}, exitRefusing},
-		{"expired", "", []string{admin.IdentityExpired, admin.IdentityFine}, exitRefusing},
+		{"nothing", nil, exitOK},
+		{"fine", []string{admin.IdentityFine, admin.IdentityFine}, exitOK},
+		{"failing", []string{admin.IdentityFine, admin.IdentityFailing}, exitFailed},
+		{"expiring", []string{admin.IdentityExpiring}, exitFailed},
+		{"waiting", []string{admin.IdentityFailing, admin.IdentityWaiting}, exitRefusing},
+		{"expired", []string{admin.IdentityExpired, admin.IdentityFine}, exitRefusing},
 	} {
 		m := admin.MeshAnswer{Now: testNow}
-		m.Error = tt.failure
 		for _, state := range tt.states {
 			m.Identities = append(m.Identities, admin.Identity{Name: "i", State: state})
 		}
@@ -87,6 +86,7 @@ state        fine
 SPIFFE ID    spiffe://td.consul/ns/default/dc/dc1/svc/web
 serial       0a:1b
 certificate  expires in 3d, received 1m ago
+Consul       answered 5s ago, 2 failed questions
 used by      2 services: billing, orders
 `)
 	out, _ = lictor(t, exitRefusing, "mesh", "status", "-admin", f.address, "late")

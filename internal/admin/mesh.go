@@ -9,7 +9,9 @@ import (
 // A Mesh is what Lictor has of Consul's service mesh.
 type Mesh struct {
 	TrustDomain string     `json:"trust_domain,omitempty"`
-	Error       string     `json:"error,omitempty"` // why the last question for the authorities failed
+	Error       string     `json:"error,omitempty"`    // why the last question for the authorities failed
+	Answered    *time.Time `json:"answered,omitempty"` // when the last answer came
+	Failures    int64      `json:"failures"`           // questions for the authorities that failed so far
 	Roots       []MeshRoot `json:"roots"`
 	Identities  []Identity `json:"identities"` // sorted by name
 }
@@ -32,7 +34,9 @@ type Identity struct {
 	From     *time.Time `json:"from,omitempty"`
 	Expires  *time.Time `json:"expires,omitempty"`
 	Received *time.Time `json:"received,omitempty"`
-	Services []string   `json:"services"` // sorted
+	Answered *time.Time `json:"answered,omitempty"` // when the last answer about the certificate came
+	Failures int64      `json:"failures"`           // questions for the certificate that failed so far
+	Services []string   `json:"services"`           // sorted
 }
 
 // The states of an identity.
@@ -118,8 +122,12 @@ func (e *exposition) mesh(m *Mesh) {
 		e.gauge("lictor_mesh_root_expiry_timestamp_seconds", "When the authorities of the service mesh expire.",
 			float64(r.Expires.Unix()), "root", r.ID)
 	}
+	if len(m.Identities) > 0 {
+		e.meshAnswers("", m.Answered, m.Failures)
+	}
 	for i := range m.Identities {
 		one := &m.Identities[i]
+		e.meshAnswers(one.Name, one.Answered, one.Failures)
 		for _, state := range []string{
 			IdentityFine, IdentityFailing, IdentityExpiring, IdentityWaiting, IdentityExpired,
 		} {
@@ -136,5 +144,16 @@ func (e *exposition) mesh(m *Mesh) {
 		e.gauge("lictor_mesh_certificate_received_timestamp_seconds",
 			"When the certificate of an identity in the service mesh came from Consul.",
 			float64(one.Received.Unix()), "identity", one.Name)
+	}
+}
+
+// meshAnswers sends the metrics of the questions for a certificate, or for the authorities if identity is empty.
+func (e *exposition) meshAnswers(identity string, answered *time.Time, failures int64) {
+	e.counter("lictor_mesh_query_failures_total", "Questions for a certificate or the authorities that failed.",
+		failures, "identity", identity)
+	if answered != nil {
+		e.gauge("lictor_mesh_last_success_timestamp_seconds",
+			"When Consul answered last about a certificate or the authorities.", float64(answered.Unix()),
+			"identity", identity)
 	}
 }

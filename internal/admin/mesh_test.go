@@ -13,9 +13,9 @@ func meshAt(state, failure string) Mesh {
 	one := Identity{Name: "front", State: state, Error: failure, Services: []string{"web"}}
 	if state != IdentityWaiting {
 		one.SPIFFEID, one.Serial = "spiffe://td.consul/ns/default/dc/dc1/svc/front", "0a"
-		one.From, one.Expires, one.Received = &at, &at, &at
+		one.From, one.Expires, one.Received, one.Answered = &at, &at, &at, &at
 	}
-	return Mesh{TrustDomain: "td.consul", Identities: []Identity{one},
+	return Mesh{TrustDomain: "td.consul", Answered: &at, Failures: 3, Identities: []Identity{one},
 		Roots: []MeshRoot{{ID: "r1", Name: "Root", Active: true, Expires: at}}}
 }
 
@@ -89,6 +89,10 @@ func TestMeshMetrics(t *testing.T) {
 		`lictor_mesh_identity_state{identity="later",state="waiting"} 1`,
 		`lictor_mesh_certificate_expiry_timestamp_seconds{identity="front"} 1.8e+09`,
 		`lictor_mesh_certificate_received_timestamp_seconds{identity="front"} 1.8e+09`,
+		`lictor_mesh_last_success_timestamp_seconds{identity=""} 1.8e+09`,
+		`lictor_mesh_last_success_timestamp_seconds{identity="front"} 1.8e+09`,
+		`lictor_mesh_query_failures_total{identity=""} 3`,
+		`lictor_mesh_query_failures_total{identity="later"} 0`,
 		`lictor_mesh_root_expiry_timestamp_seconds{root="r1"} 1.8e+09`,
 	} {
 		if !strings.Contains(text, line+"\n") {

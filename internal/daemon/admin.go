@@ -81,6 +81,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Configured: d.configured,
 
 			Certificates: d.certificates,
+			Mesh:         d.identities,
 		},
 		Events:          d.events,
 		Logger:          d.log,
