@@ -59,7 +59,7 @@ func foreignWords() []foreign {
 		{"sslcertificatekey", "key_file", ""}, {"sslclientcertificate", "client_ca_file", ""},
 		{"sslprotocols", "min_version", ""}, {"proxyssl", "endpoint_tls", ""},
 		{"proxyssltrustedcertificate", "ca_file", ""}, {"proxysslname", "server_name", ""},
-		{"serverstransport", "endpoint_tls", ""},
+		{"serverstransport", "endpoint_tls", ""}, {"connectaware", "mesh", ""},
 		{"usesrc", "transparent", ""}, {"proxybind", "transparent", ""},
 		{"slowstartconfig", "slow_start", ""}, {"healthypanicthreshold", "min_available", ""},
 		{"onmarkeddown", "on_leave", ""}, {"shutdownsessions", "cut", ""},
