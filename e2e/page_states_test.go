@@ -34,6 +34,22 @@ const firstSample = `import("./service.js").then(({Service}) => {
 	window.samples = s.samples.every((x) => x.clients === 5) ? seen.join(" ") : JSON.stringify(s.samples);
 }); undefined`
 
+// identities has three services opened: one outside of the mesh, and two in it, of which one has no certificate yet.
+const identities = `import("./service.js").then(({Service}) => {
+	const told = (name, identity) => {
+		const s = new Service(name);
+		const counters = {connections: 0, sessions: 0, bytes_up: 0, bytes_down: 0, refused: 0, dials: 0};
+		s.take({name, endpoints: [], counters, identity});
+		s.open(true);
+		const text = s.details.identity.hidden ? "hidden" : s.details.identity.textContent;
+		s.remove();
+		return text.replace(/[\u2068\u2069]/g, "");
+	};
+	const at = "2027-01-02T03:04:05Z";
+	window.identities = [told("x"), told("y", {name: "web", state: "waiting"}),
+		told("z", {name: "web", state: "fine", spiffe_id: "spiffe://td/svc/web", received: at, expires: at})].join("|");
+}); undefined`
+
 // looks waits until the icon, the title and the header show a state with the text.
 func (p *page) looks(state, text string) {
 	p.Helper()
@@ -75,6 +91,11 @@ func TestPageStates(t *testing.T) {
 		// zero would be drawn as a dip.
 		p.script(firstSample)
 		p.shows("window.samples === '0 1 1 2'")
+	})
+	part("identities", func(*testing.T) {
+		p.script(identities)
+		p.shows("window.identities.startsWith('hidden|Dials in the mesh as web: waiting, without a certificate.|" +
+			"Dials in the mesh as web: fine, spiffe://td/svc/web, certificate from 2 Jan ')")
 	})
 	part("refusing and degraded", func(t *testing.T) {
 		p.script(fmt.Sprintf("fetch('v1/services/web/drain', {method: 'POST', "+
