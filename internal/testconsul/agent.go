@@ -36,6 +36,7 @@ type Options struct {
 	ACL  bool   // default policy deny; Agent.Token is the management token
 	TLS  bool   // HTTPS besides HTTP, with a private CA in Agent.CAFile
 	Unix bool   // HTTP on the Unix socket Agent.Socket besides the TCP port
+	GRPC bool   // gRPC without TLS at Agent.GRPC, where proxies of the mesh ask for their configuration
 	HCL  string // further configuration
 	UI   bool
 
@@ -60,6 +61,7 @@ type Agent struct {
 	Token  string // with Options.ACL
 	LAN    string // host:port
 	WAN    string // host:port; with Options.WAN
+	GRPC   string // host:port; with Options.GRPC
 
 	Log *testproc.Log
 
@@ -200,7 +202,7 @@ func (a *Agent) Done() <-chan struct{} { return a.process.Done() }
 const nodeName = "test"
 
 func (a *Agent) configure(ctx context.Context) error {
-	ports, err := freePorts(6)
+	ports, err := freePorts(7)
 	if err != nil {
 		return err
 	}
@@ -212,8 +214,14 @@ func (a *Agent) configure(ctx context.Context) error {
 	a.args = append(a.mode(),
 		"-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", a.options.Node, "-log-level", "warn",
 		"-http-port", ports[0], "-server-port", ports[1], "-serf-lan-port", ports[2],
-		"-grpc-port", "-1", "-dns-port", "-1",
+		"-dns-port", "-1",
 	)
+	if a.options.GRPC {
+		a.GRPC = net.JoinHostPort("127.0.0.1", ports[6])
+		a.args = append(a.args, "-grpc-port", ports[6])
+	} else {
+		a.args = append(a.args, "-grpc-port", "-1")
+	}
 	if a.options.Peering {
 		a.args = append(a.args, "-grpc-tls-port", ports[5])
 	} else {
