@@ -28,6 +28,7 @@ const messageSize = 64
 // Operations of a message.
 const (
 	opEcho  = 'E' // answer with the same bytes
+	opBlock = 'B' // TCP: read size more bytes, then answer with all
 	opUp    = 'U' // TCP: read size bytes, then answer
 	opDown  = 'D' // TCP: send size bytes
 	opCount = 'C' // TCP: answer with the number of datagrams received
@@ -51,8 +52,9 @@ type backend struct {
 	datagrams atomic.Int64
 }
 
-// serveBackend is the main function of a backend's process. It creates a Unix socket at path, and prints its port.
-func serveBackend(path string) error {
+// serveBackend is the main function of a backend's process. It creates a Unix socket at path, and prints its port. If
+// there are args, those of mesh.args, it also serves with the TLS of the mesh, and prints the port of that, too.
+func serveBackend(path string, args []string) error {
 	b := &backend{}
 	l, conn, err := listenBackend()
 	if err != nil {
@@ -62,10 +64,19 @@ func serveBackend(path string) error {
 	if err != nil {
 		return err
 	}
+	all := []net.Listener{l, local}
+	if len(args) > 0 {
+		secure, err := listenMesh(args)
+		if err != nil {
+			return err
+		}
+		all = append(all, secure)
+		fmt.Print(secure.Addr().(*net.TCPAddr).Port, " ")
+	}
 	fmt.Println(l.Addr().(*net.TCPAddr).Port)
 	go b.serveUDP(conn)
 	failed := make(chan error)
-	for _, l := range []net.Listener{l, local} {
+	for _, l := range all {
 		go func() { failed <- b.serveAll(l) }()
 	}
 	return <-failed
@@ -151,6 +162,12 @@ func skip(c io.Reader, request []byte, size int) error {
 func (b *backend) do(c net.Conn, request []byte) error {
 	size := sizeIn(request)
 	switch request[0] {
+	case opBlock:
+		all := append(request[:len(request):len(request)], make([]byte, size)...)
+		if _, err := io.ReadFull(c, all[len(request):]); err != nil {
+			return err
+		}
+		request = all
 	case opUp:
 		buf := make([]byte, bulkBuffer)
 		for size > 0 {
@@ -198,14 +215,15 @@ func (b *backend) serveUDP(c *net.UDPConn) {
 type backends struct {
 	processes []*testproc.Process
 	ports     []int
+	meshPorts []int    // with the TLS of the mesh; none without a mesh
 	paths     []string // of the Unix sockets
 }
 
 // backendCount is the default number of endpoints of a service, as in the measurements of the design.
 const backendCount = 4
 
-// startBackends starts backends whose Unix sockets are in the folder dir.
-func startBackends(pins pinning, dir string) (*backends, error) {
+// startBackends starts backends whose Unix sockets are in the folder dir. A nil m means no mesh.
+func startBackends(pins pinning, dir string, m *mesh) (*backends, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -215,7 +233,7 @@ func startBackends(pins pinning, dir string) (*backends, error) {
 		// Each backend gets at most a quarter of the connections. More than one thread would only compete with the
 		// proxy.
 		path := filepath.Join(dir, fmt.Sprintf("backend%d.sock", i))
-		cmd := exec.Command(self, "backend", path)
+		cmd := exec.Command(self, append([]string{"backend", path}, m.args()...)...)
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
@@ -234,20 +252,43 @@ func startBackends(pins pinning, dir string) (*backends, error) {
 			b.stop()
 			return nil, fmt.Errorf("a backend does not start: %w", err)
 		}
-		port, err := strconv.Atoi(strings.TrimSpace(line))
-		if err != nil {
+		if err := b.note(path, strings.Fields(line)); err != nil {
 			b.stop()
 			return nil, fmt.Errorf("a backend says %q: %w", line, err)
 		}
-		b.ports, b.paths = append(b.ports, port), append(b.paths, path)
 	}
 	return b, nil
+}
+
+// note keeps what a backend has printed: its ports, of which the last is the one without TLS.
+func (b *backends) note(path string, ports []string) error {
+	for n, text := range ports {
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		if n == len(ports)-1 {
+			b.ports, b.paths = append(b.ports, port), append(b.paths, path)
+		} else {
+			b.meshPorts = append(b.meshPorts, port)
+		}
+	}
+	return nil
 }
 
 func (b *backends) stop() {
 	for _, p := range b.processes {
 		p.Kill()
 	}
+}
+
+// meshEndpoints returns the addresses with the TLS of the mesh.
+func (b *backends) meshEndpoints() []string {
+	var all []string
+	for _, port := range b.meshPorts {
+		all = append(all, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}
+	return all
 }
 
 // endpoints returns n addresses, spread evenly over the backends. UDP has at most backendCount.

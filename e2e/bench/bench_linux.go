@@ -21,6 +21,7 @@ type bench struct {
 	guard     *guard
 	backends  *backends
 	authority *authority
+	mesh      *mesh // nil: there is none
 	ports     ports
 	targets   []*target // available targets
 	instances map[place]*instance
@@ -65,11 +66,26 @@ func newBench(o *options) (*bench, error) {
 		b.guard.stop()
 		return nil, err
 	}
-	if b.backends, err = startBackends(b.pins, b.guard.dir); err != nil {
+	if err := b.startFarEnd(); err != nil {
+		b.mesh.stop()
 		b.guard.stop()
 		return nil, err
 	}
 	return b, nil
+}
+
+// startFarEnd starts the backends, and a mesh if the loads need one and there is a Consul.
+func (b *bench) startFarEnd() (err error) {
+	if b.options.hasMesh() {
+		if b.mesh, err = startMesh(b.guard.dir); err != nil {
+			b.say("no mesh: %v", err)
+			b.options.missing = append(b.options.missing, "mesh: "+err.Error())
+		}
+	}
+	if b.backends, err = startBackends(b.pins, b.guard.dir, b.mesh); err != nil || b.mesh == nil {
+		return err
+	}
+	return b.mesh.register(b.backends)
 }
 
 func (b *bench) close() {
@@ -77,6 +93,7 @@ func (b *bench) close() {
 		b.stop(i)
 	}
 	b.backends.stop()
+	b.mesh.stop()
 	b.guard.stop()
 }
 
@@ -111,6 +128,7 @@ func services() []service {
 		{Name: toUnixService, Protocol: "tcp", UnixEndpoints: true},
 		{Name: sniService, Protocol: "tcp", SNI: true},
 		{Name: tlsService, Protocol: "tcp", TLS: true},
+		{Name: meshService, Protocol: "tcp", Mesh: true},
 		{Name: udpService, Protocol: "udp"},
 		{Name: newService, Protocol: "udp", MaxSessions: maxSessions},
 		{Name: oneService, Protocol: "udp", MaxSessions: maxSessions, Responses: 1},
@@ -126,6 +144,9 @@ func (b *bench) plan(endpoints int, services ...service) (plan, error) {
 		s.Endpoints = b.backends.endpoints(endpoints)
 		if s.UnixEndpoints {
 			s.Endpoints = b.backends.paths
+		}
+		if s.Mesh {
+			p.Mesh, s.Endpoints = b.mesh.files, b.backends.meshEndpoints()
 		}
 		if s.MaxSessions > 0 {
 			p.Pairs += 2 * s.MaxSessions
@@ -169,7 +190,7 @@ func (b *bench) stop(i *instance) {
 func (b *bench) launchAll() error {
 	for _, t := range b.targets {
 		for _, s := range services() {
-			if !t.serves(s) {
+			if !t.serves(s) || s.Mesh && b.mesh == nil {
 				continue
 			}
 			p, err := b.plan(backendCount, s)
@@ -216,7 +237,8 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 // suits reports whether a load can run on a target.
 func (l *load) suits(t *target) bool {
 	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts) &&
-		(!l.unix || t.unix) && (!l.sni || t.sni) && (!l.tls || t.tls)
+		(!l.unix || t.unix) && (!l.sni || t.sni) && (!l.tls || t.tls) && (!l.mesh || t.mesh) &&
+		(l.mesh || !t.meshOnly)
 }
 
 // baseline returns the name of the target that the others are compared with.

@@ -27,6 +27,7 @@ type load struct {
 	unix     bool // needs Unix sockets
 	sni      bool // needs a choice by the name in a ClientHello
 	tls      bool // needs TLS with clients
+	mesh     bool // needs the TLS of Consul's mesh with endpoints
 	fullOnly bool // left out of a quick run
 	fresh    bool // each measurement needs a new process
 	rounds   int  // largest number of rounds; zero: all
@@ -65,11 +66,11 @@ const (
 func loads() []*load {
 	return []*load{
 		{name: "request-1", title: "request/response, 1 connection", unit: "request", perUnit: 1, main: mCPU,
-			run: requests(1, 8_000)},
+			run: requests(webService, 1, 8_000, messageSize)},
 		{name: "request-32", title: "request/response, 32 connections", unit: "request", perUnit: 1, main: mCPU,
-			run: requests(32, 40_000)},
+			run: requests(webService, 32, 40_000, messageSize)},
 		{name: "connect", title: "connect, request, close, 32 at a time", unit: "connection", perUnit: 1, main: mCPU,
-			run: exchanges(connections())},
+			run: proxied(webService, nil, connections)},
 		{name: "connect-send", title: "the same, a PROXY header for the endpoint", unit: "connection", perUnit: 1,
 			sends: true, main: mCPU, run: proxied(sendService, nil, connections)},
 		{name: "connect-accept", title: "the same, a PROXY header from the client", unit: "connection", perUnit: 1,
@@ -85,7 +86,7 @@ func loads() []*load {
 		{name: "to-unix-up", title: "bulk up from TCP to Unix sockets, 4 connections", unit: "GB", perUnit: gigabyte,
 			unix: true, main: mCPU, run: bulk(toUnixService, opUp, 1024)},
 		{name: "transfer", title: "1 MiB on a new connection, 8 at a time", unit: "transfer", perUnit: 1, main: mCPU,
-			run: exchanges(transfers())},
+			run: proxied(webService, nil, transfers)},
 		{name: "sni-transfer", title: "the same, a service chosen by SNI", unit: "transfer", perUnit: 1, sni: true,
 			main: mCPU, run: proxied(sniService, clientHello(), transfers)},
 		{name: "sni-connect", title: "connect, request, close, a service chosen by SNI", unit: "connection", perUnit: 1,
@@ -104,6 +105,16 @@ func loads() []*load {
 			unit: "request", perUnit: 1, tls: true, fresh: true, main: mP99Ratio, run: tlsFlood(32, 30_000)},
 		{name: "tls-idle", title: "1,000 idle connections of TLS clients, after 20 KB each way", unit: "pair",
 			tls: true, fresh: true, rounds: 3, main: mPairRSS, run: tlsIdle(1000)},
+		{name: "mesh-request", title: "TLS of the mesh: request/response of 64 bytes, 32 connections", unit: "request",
+			perUnit: 1, mesh: true, main: mCPU, run: requests(meshService, 32, 30_000, messageSize)},
+		{name: "mesh-request-1k", title: "TLS of the mesh: request/response of 1 KB, 32 connections", unit: "request",
+			perUnit: 1, mesh: true, main: mCPU, run: requests(meshService, 32, 30_000, 1024)},
+		{name: "mesh-connect", title: "TLS of the mesh: connect, request, close, full handshakes", unit: "connection",
+			perUnit: 1, mesh: true, main: mCPU, run: proxied(meshService, nil, handshakes)},
+		{name: "mesh-up", title: "TLS of the mesh: bulk up, 4 connections", unit: "GB", perUnit: gigabyte, mesh: true,
+			main: mCPU, run: bulk(meshService, opUp, 1024)},
+		{name: "mesh-down", title: "TLS of the mesh: bulk down, 4 connections", unit: "GB", perUnit: gigabyte,
+			mesh: true, main: mCPU, run: bulk(meshService, opDown, 1024)},
 		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true,
 			main: mCPU, run: datagrams(32, 40_000)},
 		{name: "udp-oneway", title: "UDP one way, 1,400 bytes, 4 sockets", unit: "datagram", perUnit: 1, udp: true,
@@ -132,16 +143,20 @@ const maxSessions = 4096
 // that the proxy may reserve for itself. An upper bound saves time.
 func mostPairs() int { return min((descriptorLimit()-2000)/2, 20_000) }
 
-// requests returns a load of n kept connections. On each, requests and answers alternate.
-func requests(n, work int) func(*bench, *target) (sample, error) {
+// requests returns a load of n kept connections to a service. On each, requests and answers of size bytes alternate.
+func requests(service string, n, work, size int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
-		i := b.instances[place{t, webService}]
+		i := b.instances[place{t, service}]
 		fds, err := open(i.addrs(), n)
 		if err != nil {
 			return nil, err
 		}
 		defer closeAll(fds)
-		return b.traffic(i, b.scaled(work), 1, requestSlots(fds, n))
+		slots := requestSlots(fds, n)
+		for _, s := range slots {
+			s.(*requestSlot).more = size - messageSize
+		}
+		return b.traffic(i, b.scaled(work), 1, slots)
 	}
 }
 
@@ -159,19 +174,13 @@ func requestSlots(fds []int, n int) []slot {
 	return slots
 }
 
-// exchanges returns a load of new connections, n at a time. Each gets an answer of the given size.
-func exchanges(n, work int, op byte, answer int) func(*bench, *target) (sample, error) {
-	return func(b *bench, t *target) (sample, error) {
-		i := b.instances[place{t, webService}]
-		return b.traffic(i, b.scaled(work), 1, exchangeSlots(i.addrs(), n, op, answer))
-	}
-}
-
-// connections and transfers return the arguments of exchanges for short requests and for 1 MiB.
+// connections, handshakes and transfers return arguments of proxied, for short requests and for 1 MiB.
 func connections() (n, work int, op byte, answer int) { return 32, 6_000, opEcho, messageSize }
+func handshakes() (n, work int, op byte, answer int)  { return 32, 1_500, opEcho, messageSize }
 func transfers() (n, work int, op byte, answer int)   { return 8, 800, opDown, mib }
 
-// proxied returns a load of new connections to a service with an opening. Clients send header first.
+// proxied returns a load of new connections to a service, n at a time. Each gets an answer of the given size. Clients
+// send header first; nil: none.
 func proxied(
 	service string, header []byte, load func() (n, work int, op byte, answer int),
 ) func(*bench, *target) (sample, error) {

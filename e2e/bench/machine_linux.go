@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
 // A machine describes the machine of a run. Figures are comparable only on the same machine.
@@ -24,6 +26,7 @@ type machine struct {
 	Load        string            `json:"load_average"`
 	Quick       bool              `json:"quick"`
 	Pinned      bool              `json:"pinned"`
+	Mesh        string            `json:"mesh,omitempty"` // the terms of its TLS; empty: no mesh was needed
 }
 
 func describe(b *bench) machine {
@@ -32,6 +35,9 @@ func describe(b *bench) machine {
 		Commit:   output("git", "describe", "--always", "--dirty"),
 		Versions: map[string]string{}, Missing: b.options.missing, Descriptors: descriptorLimit(),
 		Quick: b.options.quick, Pinned: b.options.pin,
+	}
+	if b.mesh != nil {
+		m.Mesh = meshTerms
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
@@ -57,6 +63,9 @@ func version(target, lictor string) string {
 	case strings.HasPrefix(target, "lictor"):
 		first, _, _ := strings.Cut(output(lictor, "version"), "\n")
 		return first
+	case target == "consul-proxy":
+		binary, _ := testconsul.Find() // there is none if it was not found
+		return versionNumber.FindString(output(binary, "version"))
 	case strings.HasPrefix(target, "haproxy"):
 		return versionNumber.FindString(output(locate("haproxy"), "-v"))
 	case target == "nginx":

@@ -24,6 +24,7 @@ type plan struct {
 	Consul   string // agent for Lictor's services without endpoints
 	Dir      string // folder for the files of the process
 	TLS      tlsFiles
+	Mesh     meshFiles
 
 	Pairs       int // open connections at a time, with a reserve
 	Workers     int // number of processors of the proxy
@@ -43,6 +44,7 @@ type service struct {
 	AcceptProxy bool // TCP: clients send a PROXY header
 	SNI         bool // TCP: clients send a ClientHello, which chooses one of several sets of the same endpoints
 	TLS         bool // TCP: clients speak TLS
+	Mesh        bool // TCP: endpoints speak the TLS of the mesh
 
 	UnixClients   bool // TCP: clients connect to a Unix socket instead of Listen; see plan.Path
 	UnixEndpoints bool // TCP: Endpoints are paths of Unix sockets
@@ -59,7 +61,8 @@ const (
 	acceptService = "accept" // TCP with PROXY headers from clients
 	sniService    = "sni"    // TCP with a choice by the name in the client's ClientHello
 
-	tlsService = "tls" // TCP whose clients speak TLS
+	tlsService  = "tls"  // TCP whose clients speak TLS
+	meshService = "mesh" // TCP whose endpoints speak the TLS of the mesh
 
 	fromUnixService = "from-unix" // TCP endpoints whose clients connect to a Unix socket
 	toUnixService   = "to-unix"   // Unix sockets as endpoints, whose clients connect by TCP

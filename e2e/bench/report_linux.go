@@ -24,7 +24,7 @@ func (rs results) markdown(w io.Writer, m machine) error {
 func (m machine) markdown(w io.Writer) {
 	fmt.Fprintf(w, "%s, %d cores, %.0f GB; Linux %s; %s; commit %s; load average at the end %s", m.CPU, m.Cores,
 		float64(m.Memory)/1e9, m.Kernel, m.Go, m.Commit, m.Load)
-	for _, name := range []string{"lictor", "haproxy", "nginx"} {
+	for _, name := range []string{"lictor", "haproxy", "consul-proxy", "nginx"} {
 		if v := m.Versions[name]; v != "" {
 			fmt.Fprintf(w, "; %s %s", name, strings.TrimPrefix(v, name+" "))
 		}
@@ -38,6 +38,9 @@ func (m machine) markdown(w io.Writer) {
 	fmt.Fprintln(w, ".")
 	for _, missing := range m.Missing {
 		fmt.Fprintf(w, "Not to be had: %s\n", missing)
+	}
+	if m.Mesh != "" {
+		fmt.Fprintf(w, "\n%s\n", m.Mesh)
 	}
 	fmt.Fprintln(w, "\nMedians of all rounds. \"x\" is the median of the ratios round by round: to HAProxy, or to "+
 		"nginx for UDP.")

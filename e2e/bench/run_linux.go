@@ -57,7 +57,7 @@ func (b *bench) compare() (results, error) {
 	var all results
 	var wanted []*load
 	for _, l := range loads() {
-		if !b.options.only.MatchString(l.name) || l.fullOnly && b.options.quick {
+		if !b.options.only.MatchString(l.name) || l.fullOnly && b.options.quick || l.mesh && b.mesh == nil {
 			continue
 		}
 		wanted = append(wanted, l)

@@ -113,7 +113,8 @@ func (s *exchangeSlot) tick(l *loop, now time.Time) {
 
 // A requestSlot sends requests on open connections, each in turn, and waits for each answer.
 type requestSlot struct {
-	fds []int
+	fds  []int
+	more int // bytes of requests and answers beyond messageSize
 
 	id, current int
 	busy        bool
@@ -125,6 +126,9 @@ type requestSlot struct {
 func (s *requestSlot) begin(l *loop, id int) {
 	s.id = id
 	s.request = message(opEcho, 0)
+	if s.more > 0 {
+		s.request = append(message(opBlock, int64(s.more)), make([]byte, s.more)...)
+	}
 	for _, fd := range s.fds {
 		if err := l.watch(fd, id, unix.EPOLLIN); err != nil {
 			l.failure(err)
@@ -160,7 +164,7 @@ func (s *requestSlot) ready(l *loop, _ uint32) {
 	case err != nil:
 		s.fail(l, err)
 	default:
-		if s.got += n; s.got >= messageSize {
+		if s.got += n; s.got >= len(s.request) {
 			l.success(s.began)
 			s.send(l)
 		}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -27,6 +28,8 @@ type target struct {
 	unix      bool // can serve Unix sockets on either side
 	sni       bool // can choose by the name in a ClientHello
 	tls       bool // can speak TLS with clients
+	mesh      bool // can speak the TLS of the mesh with endpoints
+	meshOnly  bool // can do nothing else
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error)
 	why       string // why it is not available; empty if it is
@@ -59,11 +62,18 @@ func targets(o *options) ([]*target, error) {
 		config, err := p.peer("nginx.conf")
 		return []string{locate("nginx"), "-e", "stderr", "-p", p.Dir, "-c", config}, err
 	}
+	sidecar := func(p *plan) ([]string, error) {
+		binary, err := testconsul.Find()
+		return []string{binary, "connect", "proxy", "-log-level", "warn", "-http-addr", p.Mesh.Consul,
+			"-service", meshIdentity, "-upstream", meshService + ":" + p.Listen()}, err
+	}
 	all := []*target{
 		{name: "lictor", udp: true, command: run},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
-		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, unix: true, command: haproxy},
+		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, mesh: true, unix: true,
+			command: haproxy},
 		{name: "haproxy-splice", sni: true, unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
+		{name: "consul-proxy", mesh: true, meshOnly: true, command: sidecar},
 		{name: "nginx", udp: true, responses: true, accepts: true, sni: true, unix: true, command: nginx},
 	}
 	for _, text := range o.peers {
@@ -82,6 +92,9 @@ func targets(o *options) ([]*target, error) {
 			t.sends = t.understands(func(p *plan) { p.Services[0].SendProxy = true })
 			t.accepts = t.understands(func(p *plan) { p.Services[0].AcceptProxy = true })
 			t.unix = t.understands(func(p *plan) { p.Services[0].UnixClients = true })
+			t.mesh = t.understands(func(p *plan) {
+				p.Mesh.Consul, p.Services[0].Mesh = "127.0.0.1:1", true
+			})
 			t.sni = t.understands(func(p *plan) { p.Services[0].SNI = true })
 			t.tls = t.understands(func(p *plan) {
 				a, err := newAuthority(p.Dir)
@@ -98,7 +111,7 @@ func targets(o *options) ([]*target, error) {
 func (t *target) serves(s service) bool {
 	return (s.Protocol != "udp" || t.udp) && (s.Responses == 0 || t.responses) && (!s.SendProxy || t.sends) &&
 		(!s.AcceptProxy || t.accepts) && (!s.UnixClients && !s.UnixEndpoints || t.unix) &&
-		(!s.SNI || t.sni) && (!s.TLS || t.tls)
+		(!s.SNI || t.sni) && (!s.TLS || t.tls) && (!s.Mesh || t.mesh) && (s.Mesh || !t.meshOnly)
 }
 
 // custom returns the command of a peer that a flag names.

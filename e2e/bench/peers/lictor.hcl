@@ -6,6 +6,9 @@ engine = "portable"
 {{- if .Consul}}
 consul { address = "{{.Consul}}" }
 {{- end}}
+{{- if .Mesh.Consul}}
+consul { address = "{{.Mesh.Consul}}" }
+{{- end}}
 {{- range .Services}}{{$unix := .UnixEndpoints}}
 service "{{.Name}}" {
   listen   = "{{if .UnixClients}}unix://{{$.Path .}}{{else}}{{.Listen}}{{end}}"
@@ -34,7 +37,9 @@ service "{{.Name}}" {
 {{- if .AcceptProxy}}
   accept_proxy { from = ["127.0.0.0/8"] }
 {{- end}}
-{{- if .Endpoints}}
+{{- if .Mesh}}
+  mesh { as = "web" }
+{{- else if .Endpoints}}
   static {
     endpoints = [{{range .Endpoints}}"{{if $unix}}unix://{{end}}{{.}}", {{end}}]
   }
