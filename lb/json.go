@@ -15,11 +15,13 @@ type endpointJSON struct {
 	Port   uint16     `json:"port"`
 	Weight int        `json:"weight,omitempty"`
 	Name   string     `json:"server_name,omitempty"`
+	Who    string     `json:"identity,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (e Endpoint) MarshalJSON() ([]byte, error) {
-	return json.Marshal(endpointJSON{e.ID, e.Host, e.Path, e.Addr.Addr(), e.Addr.Port(), e.Weight, e.ServerName})
+	return json.Marshal(endpointJSON{e.ID, e.Host, e.Path, e.Addr.Addr(), e.Addr.Port(), e.Weight, e.ServerName,
+		e.Identity})
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -29,6 +31,6 @@ func (e *Endpoint) UnmarshalJSON(text []byte) error {
 		return err
 	}
 	*e = Endpoint{ID: v.ID, Host: v.Host, Path: v.Path, Addr: netip.AddrPortFrom(v.IP, v.Port), Weight: v.Weight,
-		ServerName: v.Name}
+		ServerName: v.Name, Identity: v.Who}
 	return nil
 }

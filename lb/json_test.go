@@ -13,6 +13,7 @@ func TestEndpointsSurviveJSON(t *testing.T) {
 		{ID: "c", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)},
 		{ID: "d", Path: "/run/pg.sock", Weight: 1},
 		{ID: "e", Addr: netip.MustParseAddrPort("10.0.0.1:80"), ServerName: "web.test"},
+		{ID: "f", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Identity: "/ns/default/dc/dc1/svc/web"},
 		{},
 	} {
 		text, err := json.Marshal(e)

@@ -58,6 +58,9 @@ func difference(before, now lb.Endpoint) string {
 	if before.ServerName != now.ServerName {
 		fmt.Fprintf(&text, " server name %s, was %s", cmp.Or(now.ServerName, "none"), cmp.Or(before.ServerName, "none"))
 	}
+	if before.Identity != now.Identity {
+		fmt.Fprintf(&text, " identity %s, was %s", cmp.Or(now.Identity, "none"), cmp.Or(before.Identity, "none"))
+	}
 	return text.String()
 }
 

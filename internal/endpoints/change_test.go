@@ -11,14 +11,15 @@ import (
 )
 
 // endpointsAt parses words such as "a=10.0.0.1:80*3" into endpoints with an ID, an address and a weight. A slash
-// and a server name may follow.
+// and a server name may follow, then "@" and an identity.
 func endpointsAt(t *testing.T, text string) (set []lb.Endpoint) {
 	t.Helper()
 	for _, word := range strings.Fields(text) {
 		id, rest, _ := strings.Cut(word, "=")
 		addr, weight, _ := strings.Cut(rest, "*")
+		weight, identity, _ := strings.Cut(weight, "@")
 		weight, name, _ := strings.Cut(weight, "/")
-		e := lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort(addr), ServerName: name}
+		e := lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort(addr), ServerName: name, Identity: identity}
 		if _, err := fmt.Sscan(weight, &e.Weight); err != nil {
 			t.Fatal(err)
 		}
@@ -42,6 +43,8 @@ func TestWhatChangesIsAnEvent(t *testing.T) {
 		}},
 		{"another weight", "a=10.0.0.1:80*1", "a=10.0.0.1:80*5", []string{"changed a: a weight 5, was 1"}},
 		{"a name", "a=10.0.0.1:80*1", "a=10.0.0.1:80*1/x.test", []string{"changed a: a server name x.test, was none"}},
+		{"an identity", "a=10.0.0.1:80*1", "a=10.0.0.1:80*1@/svc/x", []string{
+			"changed a: a identity /svc/x, was none"}},
 		{"no name any more", "a=10.0.0.1:80*1/x.test", "a=10.0.0.1:80*1", []string{
 			"changed a: a server name none, was x.test",
 		}},
