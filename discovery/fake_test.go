@@ -29,7 +29,7 @@ type reply func(*http.Request) (*http.Response, error)
 // a synctest bubble.
 type fake struct {
 	mu     sync.Mutex
-	script map[string][]reply // by service
+	script map[string][]reply // by service; queries for the mesh have the key "mesh:SERVICE"
 	always reply              // used instead of a script
 	ping   reply              // for requests that are not queries; nil: answered
 	asked  []asked
@@ -45,10 +45,7 @@ type asked struct {
 }
 
 func (f *fake) RoundTrip(req *http.Request) (*http.Response, error) {
-	service, query := strings.CutPrefix(req.URL.Path, "/v1/health/service/")
-	if strings.HasPrefix(req.URL.Path, "/v1/query/") {
-		service, query = "query", true
-	}
+	service, query := scriptOf(req)
 	f.mu.Lock()
 	do := f.ping
 	if query {
@@ -65,6 +62,17 @@ func (f *fake) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	f.mu.Unlock()
 	return do(req)
+}
+
+// scriptOf returns the key of a query in fake.script. scriptOf returns false for requests that are not queries.
+func scriptOf(req *http.Request) (key string, query bool) {
+	if service, is := strings.CutPrefix(req.URL.Path, "/v1/health/service/"); is {
+		return service, true
+	}
+	if service, is := strings.CutPrefix(req.URL.Path, "/v1/health/connect/"); is {
+		return "mesh:" + service, true
+	}
+	return "query", strings.HasPrefix(req.URL.Path, "/v1/query/")
 }
 
 func (f *fake) asks() []asked {

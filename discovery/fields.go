@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 )
 
@@ -10,17 +11,60 @@ import (
 type fieldRule struct {
 	names   nameRule
 	address string // see Query.Address
+	mesh    string // the service of a query with Query.Mesh; empty: another query
 }
 
-func (q *Query) fields() fieldRule { return fieldRule{q.names(), q.Address} }
+func (q *Query) fields() fieldRule {
+	r := fieldRule{names: q.names(), address: q.Address}
+	if q.Mesh {
+		r.mesh = q.Service
+	}
+	return r
+}
 
-// resolve reads the needed fields of e, and drops the text of all free fields. Call it once, before trim shortens the
-// tags.
-func (r fieldRule) resolve(e *entry) {
+// resolve reads the needed fields of e, and drops the text of all free fields. The argument text is the JSON of e. Call
+// it once, before trim shortens the tags.
+func (r fieldRule) resolve(e *entry, text []byte) error {
+	if r.mesh == "" {
+		r.store(e, nil)
+		return nil
+	}
+	var w way
+	if err := json.Unmarshal(text, &w); err != nil {
+		return fmt.Errorf("answer cannot be read: %w", err)
+	}
+	r.store(e, &w)
+	return nil
+}
+
+// resolveAll is resolve for all entries of an answer. The argument text is the JSON of the list.
+func (r fieldRule) resolveAll(entries []*entry, text []byte) error {
+	var ways []way
+	if r.mesh != "" {
+		if err := json.Unmarshal(text, &ways); err != nil {
+			return fmt.Errorf("answer cannot be read: %w", err)
+		}
+	}
+	for i, e := range entries {
+		var w *way
+		if ways != nil {
+			w = &ways[i]
+		}
+		r.store(e, w)
+	}
+	return nil
+}
+
+// store stores the needed fields of e in e, and drops the text of all free fields. A nil w means that it does not matter
+// who e is in the mesh.
+func (r fieldRule) store(e *entry, w *way) {
 	if e == nil || e.Service == nil {
 		return
 	}
 	s := e.Service
+	if w != nil {
+		s.Identity, s.Gateway, s.NoWay = w.find(r.mesh, e.Node)
+	}
 	s.ServerName, s.NoServerName = r.names.find(s)
 	if r.address != "" {
 		s.Tagged = taggedOf(e, r.address)

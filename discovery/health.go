@@ -27,6 +27,7 @@ type answer struct {
 	backend  string // see consul.Answer.Backend; shortened
 	entries  []*entry
 	here     ownNode   // the agent's node, if an entry needs it
+	domain   string    // the mesh's trust domain, if an entry needs it
 	size     int       // in bytes
 	received time.Time // when the answer began to arrive
 }
@@ -50,27 +51,36 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 		index: resp.Index, filtered: resp.Filtered, denies: resp.Denies, backend: cut(resp.Backend, maxWord),
 		size: len(resp.Body), received: resp.Received,
 	}
-	a.entries, err = decode(resp.Body, prepared, how.reuse)
-	if how.reuse == nil {
-		for _, e := range a.entries {
-			q.fields().resolve(e)
-		}
+	if a.entries, err = decode(resp.Body, q, how.reuse); err != nil {
+		return a, err
 	}
 	if len(q.SocketPaths) > 0 && slices.ContainsFunc(a.entries, hasSocket) {
 		a.here = c.here.find(ctx, c.client)
 	}
-	return a, err
+	if q.Mesh && q.sni == "" && slices.ContainsFunc(a.entries, isGateway) {
+		if a.domain = c.origins.trustDomain(ctx); a.domain == "" {
+			return a, errNoDomain
+		}
+	}
+	return a, nil
 }
 
 // rules returns which instances of the answer may be endpoints for q.
-func (a *answer) rules(q *Query) rules { return rules{q.Statuses, q.SocketPaths, a.here, q.Port} }
+func (a *answer) rules(q *Query) rules {
+	r := rules{statuses: q.Statuses, socketPaths: q.SocketPaths, here: a.here, port: q.Port}
+	if q.Mesh {
+		r.mesh = &meshRule{service: q.Service, sni: q.sni, domain: a.domain}
+	}
+	return r
+}
 
 // instances converts the entries of the answer to q.
 func (a *answer) instances(q *Query) instances { return convert(a.entries, a.rules(q)) }
 
-// decode parses an answer. The answer is a list of entries or, for a prepared query, an object with such a list.
-func decode(body []byte, prepared bool, f *parser) ([]*entry, error) {
-	if prepared {
+// decode parses an answer to q. The answer is a list of entries or, for a prepared query, an object with such a list. A
+// nil f parses like any other, but trims nothing.
+func decode(body []byte, q *Query, f *parser) ([]*entry, error) {
+	if q.Prepared != "" {
 		var result struct{ Nodes json.RawMessage }
 		if err := json.Unmarshal(body, &result); err != nil {
 			return nil, fmt.Errorf("answer cannot be read: %w", err)
@@ -79,7 +89,11 @@ func decode(body []byte, prepared bool, f *parser) ([]*entry, error) {
 			return nil, errNoList
 		}
 	}
-	return f.entriesIn(body)
+	entries, err := f.entriesIn(body)
+	if f == nil && err == nil {
+		err = q.fields().resolveAll(entries, body)
+	}
+	return entries, err
 }
 
 // entriesIn parses one JSON list with nothing after it. A null is an error, because Consul never sends it, and

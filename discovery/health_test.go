@@ -22,8 +22,11 @@ func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			prepared := strings.HasPrefix(name, "a prep")
-			_, err := decode([]byte(body), prepared, newParser(fieldRule{}))
+			q := Query{Service: "web"}
+			if strings.HasPrefix(name, "a prep") {
+				q.Prepared = "p"
+			}
+			_, err := decode([]byte(body), &q, newParser(fieldRule{}))
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, consul.ErrTooManyElements) {
 				t.Errorf("got %v, want it refused", err)

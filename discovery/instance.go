@@ -48,6 +48,12 @@ type entryService struct {
 	ServerName            string        `json:"-"` // see nameRule.find
 	NoServerName          string        `json:"-"`
 	Tagged                taggedAddress `json:"-"`
+
+	// Only a query with Mesh sets the following fields: who the instance is in the mesh, or why it is no way to the
+	// service. See way.find.
+	Identity string `json:"-"`
+	NoWay    string `json:"-"`
+	Gateway  bool   `json:"-"` // it is a terminating gateway
 }
 
 // An entryPort is one of several ports of an instance. Consul's entryService.Port is then the default port.
@@ -95,6 +101,7 @@ type rules struct {
 	socketPaths []string // see Query.SocketPaths
 	here        ownNode  // needed only for instances that listen on Unix sockets
 	port        string   // see Query.Port
+	mesh        *meshRule
 }
 
 // passingOnly is the default of Query.Statuses.
@@ -159,6 +166,9 @@ func convertOne(e *entry, r rules) Instance {
 	if e != nil && e.Service != nil {
 		one.Tags = shortTags(e.Service.Tags)
 		one.ServerName, one.NoServerName = e.Service.ServerName, e.Service.NoServerName
+	}
+	if err == nil && r.mesh != nil {
+		one.Identity, one.ServerName, err = r.mesh.find(e)
 	}
 	if e != nil && e.Node != nil {
 		one.born = e.Node.CreateIndex

@@ -75,7 +75,7 @@ func newLargeWatch(t testing.TB, sink Sink) *watch {
 
 // takeBody passes an answer with this body to w.
 func (w *watch) takeBody(body string, index uint64) error {
-	entries, err := decode([]byte(body), false, w.poller.parser)
+	entries, err := decode([]byte(body), &Query{}, w.poller.parser)
 	if err != nil {
 		return err
 	}

@@ -161,8 +161,13 @@ type Query struct {
 	ServerNameMeta, ServerNameTag string
 
 	// Mesh selects the ways into Consul's service mesh that lead to Service: sidecars, instances that speak mTLS
-	// themselves, and terminating gateways. The endpoints have an Identity.
+	// themselves, and terminating gateways. The endpoints have an Identity. Gateways have a ServerName, by which they
+	// know the service. Prepared and Peer must be empty, and ServerNameMeta and ServerNameTag have no effect. Unlike in
+	// other queries, upper and lower case of Service differ.
 	Mesh bool
+
+	// sni is the ServerName of all endpoints if Mesh is set. If it is empty, only gateways have a ServerName.
+	sni string
 }
 
 // A Watch says where the endpoints of a service come from. The endpoints come from Consul's answers to Query. If Query

@@ -102,6 +102,12 @@ func (o *origins) findLocked(ctx context.Context) {
 	o.now, o.known = found, err == nil
 }
 
+// trustDomain returns the trust domain of the agent's cluster, or an empty text if it is not known.
+func (o *origins) trustDomain(ctx context.Context) string {
+	o.find(ctx)
+	return o.origin().cluster.TrustDomain
+}
+
 // forget makes the next call ask the agent for its cluster again. Call forget if the servers may have been wiped.
 func (o *origins) forget() {
 	o.mu.Lock()

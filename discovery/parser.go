@@ -46,8 +46,10 @@ func (f *parser) entriesIn(body []byte) ([]*entry, error) {
 	}
 	f.entries, f.size = nil, 0
 	entries, err := entriesIn(body)
+	if err == nil {
+		err = f.fields.resolveAll(entries, body)
+	}
 	for _, e := range entries {
-		f.fields.resolve(e)
 		e.trim()
 	}
 	return entries, err
@@ -78,7 +80,9 @@ func (f *parser) parse(body []byte) ([]*entry, error) {
 			if err := json.Unmarshal(part, &e); err != nil {
 				return nil, fmt.Errorf("answer cannot be read: %w", err)
 			}
-			f.fields.resolve(e)
+			if err := f.fields.resolve(e, part); err != nil {
+				return nil, err
+			}
 			e.trim()
 		}
 		entries[i], next[d] = e, e

@@ -14,7 +14,7 @@ import (
 func trimmed(body []byte) ([]*entry, error) {
 	entries, err := entriesIn(body)
 	for _, e := range entries {
-		fieldRule{}.resolve(e)
+		fieldRule{}.store(e, nil)
 		e.trim()
 	}
 	return entries, err

@@ -28,13 +28,18 @@ func (q Query) normalize(datacenter string) Query {
 	if q.Datacenter == "" {
 		q.Datacenter = datacenter
 	}
+	if q.Mesh { // the mesh says which names its instances have
+		q.ServerNameMeta, q.ServerNameTag = "", ""
+	}
 	return q
 }
 
 // canonical returns the same text for all normalized queries with the same instances. Consul ignores the
-// case of service names.
+// case of service names, except for identities of the mesh.
 func (q Query) canonical() string {
-	q.Service = strings.ToLower(q.Service)
+	if !q.Mesh {
+		q.Service = strings.ToLower(q.Service)
+	}
 	parts := []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses, q.Peer, q.Prepared}
 	if len(q.SocketPaths) > 0 { // other texts stay as they were, because they are keys in files
 		parts = append(parts, q.SocketPaths)
@@ -48,6 +53,9 @@ func (q Query) canonical() string {
 	if q.Address != "" {
 		parts = append(parts, "address="+q.Address)
 	}
+	if q.Mesh {
+		parts = append(parts, "mesh", "sni="+q.sni)
+	}
 	return fmt.Sprintf("%q", parts)
 }
 
@@ -55,6 +63,9 @@ func (q Query) canonical() string {
 func (q Query) path() string {
 	if q.Prepared != "" {
 		return "/v1/query/" + url.PathEscape(q.Prepared) + "/execute"
+	}
+	if q.Mesh {
+		return "/v1/health/connect/" + url.PathEscape(q.Service)
 	}
 	return "/v1/health/service/" + url.PathEscape(q.Service)
 }
@@ -64,6 +75,9 @@ func (q Query) String() string {
 	text := q.Service
 	if q.Prepared != "" {
 		text = "prepared query " + q.Prepared
+	}
+	if q.Mesh {
+		text += " in the mesh"
 	}
 	add := func(name, value string) {
 		if value != "" {

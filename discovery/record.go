@@ -75,7 +75,7 @@ func recordIn(body []byte, q *Query) (record, error) {
 		}
 		node := *answer.Node
 		one := &entry{Node: &node, Service: s}
-		q.fields().resolve(one)
+		q.fields().store(one, nil)
 		if e, err := endpointOf(one, q.Port); err == nil {
 			r.services[s.ID] = e.Place()
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -70,8 +71,14 @@ type savedEndpointJSON struct {
 	HeldUntil *time.Time `json:"held_until,omitempty"`
 	Joined    bool       `json:"joined,omitempty"` // joined the set while other endpoints were held
 
-	// Old versions of Lictor ignore ServerName, and have no query that asks for one.
+	// Old versions of Lictor ignore ServerName and Identity, and have no query that asks for one.
 	ServerName string `json:"server_name,omitempty"`
+	Identity   string `json:"identity,omitempty"`
+}
+
+// fits reports whether the endpoints may be used for q. Without an Identity, an endpoint of the mesh cannot be verified.
+func (s *savedSet) fits(q *Query) bool {
+	return !q.Mesh || !slices.ContainsFunc(s.endpoints, func(e lb.Endpoint) bool { return e.Identity == "" })
 }
 
 // encodeSaved returns the content of a file with the sets of all.
@@ -96,7 +103,7 @@ func encodeSaved(all saved) ([]byte, error) {
 
 func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
 	one := savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight, Joined: s.joined[e.Place()],
-		ServerName: e.ServerName}
+		ServerName: e.ServerName, Identity: e.Identity}
 	if h, held := s.held[e.ID]; held {
 		one.HeldFor, one.HeldUntil = h.why.String(), &h.until
 	}
@@ -199,8 +206,10 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 		return lb.Endpoint{}, errors.New("has no ID, or a weight that Consul does not allow")
 	case e.ServerName != "" && !isServerName(e.ServerName):
 		return lb.Endpoint{}, errors.New("has a server name that is neither a host name nor an IP address")
+	case e.Identity != "" && !isIdentity(e.Identity):
+		return lb.Endpoint{}, errors.New("has an identity that the mesh does not have")
 	}
-	endpoint.ID, endpoint.Weight, endpoint.ServerName = e.ID, e.Weight, e.ServerName
+	endpoint.ID, endpoint.Weight, endpoint.ServerName, endpoint.Identity = e.ID, e.Weight, e.ServerName, e.Identity
 	return endpoint, nil
 }
 

@@ -22,6 +22,8 @@ func someSaved() []savedSet {
 			{ID: "n%2F1/\"é\n", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432), Weight: 7},
 			{ID: "n/s", Path: "/run/app/s", Weight: 1},
 			{ID: "n/t", Addr: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1, ServerName: "web.test"},
+			{ID: "n/m", Addr: netip.MustParseAddrPort("10.0.0.3:80"), Weight: 1, ServerName: "v1.web.default.dc1.internal.x",
+				Identity: "/ap/east/ns/default/dc/dc1/svc/web"},
 		}},
 		{query: "none"},
 		{query: "held", endpoints: []lb.Endpoint{
@@ -85,6 +87,7 @@ func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
 		{"an address of no host", one(`{"id":"a","address":"0.0.0.0:80","weight":1}`), "not that of a host"},
 		{"no host name", one(`{"id":"a","address":"a b:80","weight":1}`), "host name"},
 		{"no weight", one(`{"id":"a","address":"10.0.0.1:80"}`), "weight"},
+		{"a strange identity", one(strings.Replace(a, "}", `,"identity":"/ns/a/dc/b/svc/c/d"}`, 1)), "identity"},
 		{"no ID", one(`{"address":"10.0.0.1:80","weight":1}`), "no ID"},
 	}
 	if _, err := decodeSaved(one(a)); err != nil {

@@ -46,7 +46,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 	if o.query.Near != "" { // an agent's own view is never sorted by distance
 		w.poller.passed.learn(true)
 	}
-	if s, found := c.restored[c.savedKey(w)]; found {
+	if s, found := c.restored[c.savedKey(w)]; found && s.fits(&w.query) {
 		s.held = w.guard.resume(s.held)
 		if earlier := c.origins.earlier; earlier != nil {
 			w.inherited = &s
