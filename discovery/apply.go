@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -13,8 +14,7 @@ import (
 // endpoints until Consul has answered the new query. If a service is no longer watched, Apply sends the sink an update
 // with Removed before it returns.
 func (c *Consul) Apply(watches []Watch) error {
-	plans, wanted, err := planFor(watches, c.options.Datacenter)
-	if err != nil {
+	if err := checkWatches(watches); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -22,6 +22,15 @@ func (c *Consul) Apply(watches []Watch) error {
 	if c.ended {
 		return errors.New("the source has ended")
 	}
+	c.applyLocked(slices.Clone(watches))
+	return nil
+}
+
+// applyLocked is Apply for watches without errors.
+func (c *Consul) applyLocked(watches []Watch) {
+	c.declared = watches
+	follow, gone, tiersOf := c.followLocked(watches)
+	plans, wanted := planFor(watches, c.options.Datacenter, tiersOf)
 	old := map[string]*watch{}
 	for _, w := range c.watches {
 		old[w.key] = w
@@ -44,28 +53,33 @@ func (c *Consul) Apply(watches []Watch) error {
 	}
 	c.removeLocked(watches)
 	for _, w := range old {
-		c.retireLocked(w)
+		c.retireLocked(&w.poller, &w.reporter, w.cancel)
 	}
 	c.troubles.keep(c.isWantedLocked)
-	c.appliedLocked(added, len(old))
-	return nil
+	c.appliedLocked(follow, added, gone+len(old))
 }
 
-// appliedLocked starts the added watches, and informs the store and the slots of the change. gone is the number of
-// removed watches.
-func (c *Consul) appliedLocked(added []*watch, gone int) {
-	if c.store != nil && len(added)+gone > 0 {
+// appliedLocked starts the added followers and watches, and informs the store and the slots of the change. gone is the
+// number of removed ones.
+func (c *Consul) appliedLocked(follow []*follower, added []*watch, gone int) {
+	if c.store != nil && len(follow)+len(added)+gone > 0 {
 		c.store.markDirty()
 	}
 	if c.slots != nil {
-		c.slots.want(len(c.watches))
+		c.slots.want(c.queriesLocked())
 	}
 	if c.ctx != nil {
+		for i, f := range follow {
+			c.startFollowerLocked(f, i)
+		}
 		for i, w := range added {
-			c.startLocked(w, i)
+			c.startLocked(w, len(follow)+i)
 		}
 	}
 }
+
+// queriesLocked returns the number of queries that Consul gets again and again.
+func (c *Consul) queriesLocked() int { return len(c.watches) + len(c.followers) }
 
 // selectLocked makes p the plan of its service.
 func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
@@ -136,14 +150,14 @@ func (c *Consul) removeLocked(watches []Watch) {
 	}
 }
 
-// retireLocked ends a watch that no service wants any more. If a cancelled query would keep one of the agent's
-// connections, retireLocked does not cancel it: the query keeps its slot until it ends.
-func (c *Consul) retireLocked(w *watch) {
-	w.poller.retired.Store(true)
-	if w.cancel != nil && (c.slots == nil || !w.poller.lingers()) {
-		w.cancel()
+// retireLocked ends a query that no service wants any more. If a cancelled query would keep one of the agent's
+// connections, retireLocked does not cancel it: the query keeps its slot until it ends. cancel is nil before Run.
+func (c *Consul) retireLocked(p *poller, r *reporter, cancel context.CancelFunc) {
+	p.retired.Store(true)
+	if cancel != nil && (c.slots == nil || !p.lingers()) {
+		cancel()
 	}
-	c.troubles.forget(&w.reporter, c.isWantedLocked)
+	c.troubles.forget(r, c.isWantedLocked)
 }
 
 // isWantedLocked reports whether a service is watched.

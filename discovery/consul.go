@@ -33,11 +33,17 @@ type Consul struct {
 	watches   []*watch             // one for each distinct query, in the order of the configuration
 	selectors map[string]*selector // by service
 	byService sync.Map             // a copy of selectors, for callers that must not wait; needs no lock
+	declared  []Watch              // the last argument of Apply
+	followers map[string]*follower // by key
+	following map[string]*follower // by service; nil for services that follow no discovery chain
 	ctx       context.Context      // the context of Run; nil before Run
 	sink      Sink                 // the sink of Run; never changes after Run has started
 	restored  map[string]savedSet  // sets of an earlier process by query; for watches made before Run
 	ended     bool                 // no goroutine may be added to running
 	running   sync.WaitGroup       // counts the goroutines of Run
+
+	restoredChains map[string][]target // like restored, for discovery chains
+	chainNews      chan struct{}       // has an element if a discovery chain has changed since applyChains looked
 
 	// Run sets these fields before it starts any goroutine.
 	epoch *epoch
@@ -63,7 +69,7 @@ func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 		changes: newChorus(func(all []failoverReport) { tellFailover(o.Logger, all) }),
 	}
 	c.patience.log = o.Logger
-	c.origins.client, c.restored = client, map[string]savedSet{}
+	c.origins.client, c.restored, c.chainNews = client, map[string]savedSet{}, make(chan struct{}, 1)
 	earlier, check := c.earlier()
 	if check {
 		c.origins.earlier = &earlier
@@ -71,6 +77,7 @@ func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 	for _, s := range earlier.sets {
 		c.restored[s.query] = s
 	}
+	c.restoredChains = earlier.chains
 	c.troubles.hasSaved = len(c.restored) > 0 && earlier.origin.at(client.Address())
 	if err := c.Apply(o.Watches); err != nil {
 		return nil, err
@@ -168,10 +175,10 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 func (c *Consul) start(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(nil), nil
+	c.ctx, c.sink, c.epoch, c.restored, c.restoredChains = ctx, sink, newEpoch(nil), nil, nil
 	if !c.client.Multiplexes() && c.options.MaxWatches > 0 {
 		c.slots = newSlots(c.options.MaxWatches, c.options.Logger)
-		c.slots.want(len(c.watches))
+		c.slots.want(c.queriesLocked())
 	}
 	if c.store != nil {
 		c.running.Go(func() { c.store.run(ctx, c.collectFor) })
@@ -179,9 +186,15 @@ func (c *Consul) start(ctx context.Context, sink Sink) {
 	for _, f := range c.selectors {
 		f.begin()
 	}
-	for i, w := range c.watches {
-		c.startLocked(w, i)
+	nth := 0
+	for _, f := range c.followers {
+		c.startFollowerLocked(f, nth)
+		nth++
 	}
+	for i, w := range c.watches {
+		c.startLocked(w, nth+i)
+	}
+	c.running.Go(func() { c.applyChains(ctx) })
 	if c.options.ProbeInterval > 0 {
 		c.running.Go(func() { c.probe(ctx) })
 	}
@@ -225,6 +238,14 @@ func (c *Consul) collect() saved {
 			all.sets = append(all.sets, set)
 		}
 	}
+	for _, f := range c.followers {
+		if f.targets != nil && (f.answered || !fresh) {
+			if all.chains == nil {
+				all.chains = map[string][]target{}
+			}
+			all.chains[f.key] = f.targets
+		}
+	}
 	return all
 }
 
@@ -249,7 +270,7 @@ func (c *Consul) warmUp(ctx context.Context) {
 func (c *Consul) watching() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.watches)
+	return c.queriesLocked()
 }
 
 // A RefusedError is the error of a query that Consul will never answer. For example, Consul cannot parse the filter, or
@@ -282,7 +303,7 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 		return nil, ErrNoToken
 	}
 	if a.filtered {
-		missing := c.client.MissingRight(ctx, q.serviceAsked(), q.Datacenter)
+		missing := c.missingRight(ctx, &q)
 		if len(a.entries) > 0 {
 			return a.instances(&q).all, &HiddenError{Missing: missing}
 		}
@@ -294,6 +315,15 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 		}
 	}
 	return a.instances(&q).all, nil
+}
+
+// missingRight returns a description of the right that the token lacks to see all instances that q selects.
+func (c *Consul) missingRight(ctx context.Context, q *Query) string {
+	missing := c.client.MissingRight(ctx, q.serviceAsked(), q.Datacenter)
+	if q.Mesh { // a sidecar is a service of its own
+		missing += fmt.Sprintf(`, or service:read for the names of the sidecars, such as "%s-sidecar-proxy"`, q.Service)
+	}
+	return missing
 }
 
 // A HiddenError is the error of Consul.Look if Consul left out some instances because the token may not see them.

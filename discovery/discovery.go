@@ -15,6 +15,7 @@
 //   - A [Guard] makes Consul's leader confirm a set that is empty or sharply smaller. Lost endpoints stay for a while.
 //   - A [Watch] can have several tiers of endpoints for one service, in order of preference.
 //   - [ConsulOptions].MaxWatches lets thousands of queries share the few connections that an agent allows.
+//   - A [Query] can ask for the ways into Consul's service mesh, and a [Watch] can follow a discovery chain.
 //   - [Consul.Explain] reports what is known about a service, and why an instance is not in its set.
 //
 // A Source also tells the sink which endpoints have left, and why. [Leaves] says how exactly the reason must be known.

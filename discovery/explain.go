@@ -10,7 +10,11 @@ import (
 // An Explanation says where the endpoints of a service come from.
 type Explanation struct {
 	Service string
-	Tiers   []TierStatus // in order of preference
+	Tiers   []TierStatus // in order of preference; none if Watch.Chain is set and no chain could be followed yet
+
+	// Chain is the state of the query for the discovery chain that the tiers follow. Its Error also says why Lictor
+	// cannot follow the chain. A nil Chain means that the tiers do not follow any.
+	Chain *WatchStatus
 }
 
 // TierStatus is the state of one tier of a service.
@@ -92,11 +96,16 @@ const (
 func (c *Consul) Explain(service string) (Explanation, bool) {
 	c.mu.Lock()
 	f := c.selectors[service]
+	chain := c.following[service]
 	c.mu.Unlock()
 	if f == nil {
 		return Explanation{}, false
 	}
 	e := Explanation{Service: service}
+	if chain != nil {
+		s := chain.reporter.snapshot()
+		e.Chain = &s
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, t := range f.tiers {

@@ -29,7 +29,7 @@ type reply func(*http.Request) (*http.Response, error)
 // a synctest bubble.
 type fake struct {
 	mu     sync.Mutex
-	script map[string][]reply // by service; queries for the mesh have the key "mesh:SERVICE"
+	script map[string][]reply // by service; for the mesh by "mesh:SERVICE", and for a chain by "chain:SERVICE"
 	always reply              // used instead of a script
 	ping   reply              // for requests that are not queries; nil: answered
 	asked  []asked
@@ -71,6 +71,9 @@ func scriptOf(req *http.Request) (key string, query bool) {
 	}
 	if service, is := strings.CutPrefix(req.URL.Path, "/v1/health/connect/"); is {
 		return "mesh:" + service, true
+	}
+	if service, is := strings.CutPrefix(req.URL.Path, "/v1/discovery-chain/"); is {
+		return "chain:" + service, true
 	}
 	return "query", strings.HasPrefix(req.URL.Path, "/v1/query/")
 }

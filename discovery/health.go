@@ -26,15 +26,16 @@ type answer struct {
 	denies   bool   // see consul.Answer.Denies
 	backend  string // see consul.Answer.Backend; shortened
 	entries  []*entry
-	here     ownNode   // the agent's node, if an entry needs it
-	domain   string    // the mesh's trust domain, if an entry needs it
+	here     ownNode // the agent's node, if an entry needs it
+	domain   string  // the mesh's trust domain, if an entry needs it
+	chain    *discoveryChain
 	size     int       // in bytes
 	received time.Time // when the answer began to arrive
 }
 
 var errNoList = errors.New("answer is not a list")
 
-// health asks Consul for the instances that q selects. If the error is nil, health has read and parsed the whole
+// health asks Consul for the instances that q selects, or for the discovery chain. If the error is nil, health has read and parsed the whole
 // answer.
 func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) {
 	prepared := q.Prepared != ""
@@ -50,6 +51,10 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	a := answer{
 		index: resp.Index, filtered: resp.Filtered, denies: resp.Denies, backend: cut(resp.Backend, maxWord),
 		size: len(resp.Body), received: resp.Received,
+	}
+	if q.chain {
+		a.chain, err = chainIn(resp.Body)
+		return a, err
 	}
 	if a.entries, err = decode(resp.Body, q, how.reuse); err != nil {
 		return a, err

@@ -166,6 +166,9 @@ type Query struct {
 	// other queries, upper and lower case of Service differ.
 	Mesh bool
 
+	// chain says that the query is for the discovery chain of Service in Datacenter, not for instances.
+	chain bool
+
 	// sni is the ServerName of all endpoints if Mesh is set. If it is empty, only gateways have a ServerName.
 	sni string
 }
@@ -180,7 +183,9 @@ type Watch struct {
 	Guard   Guard
 
 	// Chain says that the tiers come from Consul's discovery chain for Query.Service in Query.Datacenter, and follow it
-	// when it changes. Query.Mesh must be set and Next must be empty. Query's tags and filter apply to all tiers.
+	// when it changes. Query.Mesh must be set and Next must be empty. Query's tags and filter apply to all tiers. If
+	// Query.Statuses is empty, instances with a warning count too, except in a subset with OnlyPassing. While the chain
+	// cannot be read, or Lictor cannot follow it, the service keeps its last tiers.
 	Chain bool
 
 	Next     []Tier
@@ -195,6 +200,7 @@ type Tier struct {
 	Query     Query
 	Guard     Guard
 	Endpoints []lb.Endpoint // nil: use Query
+	name      string        // empty: named by its place
 }
 
 // A Failover sets the conditions under which a service changes from one tier to another.

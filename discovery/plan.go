@@ -33,21 +33,40 @@ type wanted struct {
 	services []string
 }
 
-// planFor returns the plans for watches, and their distinct queries in the order of first use.
-func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
-	var plans []plan
-	var all []*wanted
-	byKey, seen := map[string]*wanted{}, map[string]bool{}
+// checkWatches returns what is wrong with watches.
+func checkWatches(watches []Watch) error {
+	seen := map[string]bool{}
 	for _, one := range watches {
+		queries := []Query{one.Query}
+		for _, t := range one.Next {
+			queries = append(queries, t.Query)
+		}
 		switch {
 		case one.Service == "":
-			return nil, nil, errors.New("a watch without a service")
+			return errors.New("a watch without a service")
 		case seen[one.Service]:
-			return nil, nil, fmt.Errorf("two watches for service %q", one.Service)
+			return fmt.Errorf("two watches for service %q", one.Service)
+		case one.Chain && (!one.Query.Mesh || len(one.Next) > 0):
+			return fmt.Errorf("service %q follows a discovery chain, but is not in the mesh or has more tiers",
+				one.Service)
+		case slices.ContainsFunc(queries, func(q Query) bool { return q.Mesh && q.Prepared+q.Peer != "" }):
+			return fmt.Errorf("service %q is in the mesh, and comes from a prepared query or a peer", one.Service)
 		}
 		seen[one.Service] = true
+	}
+	return nil
+}
+
+// planFor returns the plans for watches, and their distinct queries in the order of first use. tiersOf returns the tiers
+// of a watch.
+func planFor(watches []Watch, datacenter string, tiersOf func(*Watch) []Tier) ([]plan, []*wanted) {
+	var plans []plan
+	var all []*wanted
+	byKey := map[string]*wanted{}
+	for i := range watches {
+		one := &watches[i]
 		p := plan{service: one.Service, failover: one.Failover.withDefaults(), leaves: one.Leaves}
-		for _, t := range append([]Tier{{Query: one.Query, Guard: one.Guard}}, one.Next...) {
+		for _, t := range tiersOf(one) {
 			if t.Endpoints != nil {
 				p.tiers = append(p.tiers, tierPlan{name: "static", set: slices.Clone(t.Endpoints)})
 				continue
@@ -65,12 +84,12 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 			if n := len(w.services); n == 0 || w.services[n-1] != one.Service {
 				w.services = append(w.services, one.Service)
 			}
-			p.tiers = append(p.tiers, tierPlan{name: w.query.place(), key: w.key})
+			p.tiers = append(p.tiers, tierPlan{name: cmp.Or(t.name, w.query.place()), key: w.key})
 		}
 		p.distinguish(byKey)
 		plans = append(plans, p)
 	}
-	return plans, all, nil
+	return plans, all
 }
 
 // distinguish names the tiers that have one place, such as two filters of a datacenter, by their whole queries.

@@ -151,7 +151,7 @@ func (p *poller) learn(q question, a *answer, err error) error {
 			return &consul.RefusalError{Err: err}
 		}
 	case q.index != 0:
-		if c.slots != nil && c.streams.learn(a.backend == api.QueryBackendStreaming) {
+		if c.slots != nil && p.query.mayStream() && c.streams.learn(a.backend == api.QueryBackendStreaming) {
 			c.slots.know()
 		}
 		p.passed.learn(a.backend != api.QueryBackendStreaming)
@@ -170,7 +170,7 @@ func (p *poller) waitFor(now, letGo time.Time) time.Duration {
 			wait = min(wait, turn)
 		}
 	}
-	if slots != nil && slots.worthKnowing() && p.query.Near == "" && p.consul.streams.claim() {
+	if slots != nil && slots.worthKnowing() && p.query.mayStream() && p.consul.streams.claim() {
 		wait = min(wait, learnWait)
 	}
 	return until(wait, now, letGo)
@@ -215,9 +215,7 @@ func (p *poller) verify(ctx context.Context, asked question, a *answer, held boo
 // answer lacks only some instances. diagnose asks Consul for the missing right once, until an answer is believed again.
 func (p *poller) diagnose(ctx context.Context, some bool) error {
 	if p.denied == nil {
-		p.denied = &consul.MissingRightError{
-			Missing: p.consul.client.MissingRight(ctx, p.query.serviceAsked(), p.query.Datacenter),
-		}
+		p.denied = &consul.MissingRightError{Missing: p.consul.missingRight(ctx, p.query)}
 	}
 	return &consul.MissingRightError{Missing: p.denied.Missing, Some: some}
 }

@@ -59,8 +59,15 @@ func (q Query) canonical() string {
 	return fmt.Sprintf("%q", parts)
 }
 
+// mayStream reports whether an agent with its own view of the catalog answers q from it. Instances by distance and
+// discovery chains always come from the servers.
+func (q *Query) mayStream() bool { return q.Near == "" && !q.chain }
+
 // path returns the API path that answers q, escaped.
 func (q Query) path() string {
+	if q.chain {
+		return "/v1/discovery-chain/" + url.PathEscape(q.Service)
+	}
 	if q.Prepared != "" {
 		return "/v1/query/" + url.PathEscape(q.Prepared) + "/execute"
 	}
@@ -73,6 +80,9 @@ func (q Query) path() string {
 // String returns q as one line of text for people. String leaves out default values.
 func (q Query) String() string {
 	text := q.Service
+	if q.chain {
+		text = "discovery chain of " + q.Service
+	}
 	if q.Prepared != "" {
 		text = "prepared query " + q.Prepared
 	}
@@ -125,6 +135,12 @@ func (q Query) place() string {
 // why such instances are out.
 func (q Query) values() url.Values {
 	v := url.Values{}
+	if q.chain {
+		if q.Datacenter != "" {
+			v.Set("compile-dc", q.Datacenter)
+		}
+		return v
+	}
 	if q.Prepared != "" { // a prepared query defines everything else itself
 		q = Query{Datacenter: q.Datacenter, Near: q.Near}
 	}

@@ -64,7 +64,7 @@ func (r *reporter) snapshot() WatchStatus {
 	defer r.mu.Unlock()
 	s := r.status
 	s.Services = slices.Clone(*r.sharers.Load())
-	s.Query = *r.query
+	s.Query, s.Chain = *r.query, r.query.chain
 	s.Query.Tags, s.Query.Statuses = slices.Clone(r.query.Tags), slices.Clone(r.query.Statuses)
 	return s
 }
@@ -137,6 +137,18 @@ func (r *reporter) believed(now time.Time, a *answer, next question) {
 		s.LastSuccess, s.Index, s.Backend = now, next.index, a.backend
 	})
 	r.troubles.leave(r)
+}
+
+// cannotFollow reports an answer with a discovery chain that Lictor cannot follow. next is the next question.
+func (r *reporter) cannotFollow(now time.Time, a *answer, next question, err *ChainError) {
+	if r.fails++; r.fails == 1 {
+		r.failing = now
+	}
+	r.count(func(s *WatchStatus) {
+		s.Error, s.ErrorSince = err.Error(), r.failing
+		s.LastSuccess, s.Index, s.Backend = now, next.index, a.backend
+	})
+	r.troubles.enter(r, consul.Refused, err, r.failing)
 }
 
 // maxBadLogged is how many left-out instances are logged for one answer.

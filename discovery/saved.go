@@ -28,6 +28,7 @@ type savedSet struct {
 type saved struct {
 	origin origin
 	sets   []savedSet
+	chains map[string][]target // targets of discovery chains, by follower.key; nil: none
 }
 
 // savedVersion is the version of the file format. The first line of a file has savedMark, the version, and a checksum
@@ -53,6 +54,18 @@ type savedJSON struct {
 	Datacenter  string `json:"datacenter,omitempty"`
 
 	Sets []savedSetJSON `json:"sets"`
+
+	// Old versions of Lictor ignore Chains.
+	Chains map[string][]savedTargetJSON `json:"chains,omitempty"`
+}
+
+type savedTargetJSON struct {
+	Service     string `json:"service"`
+	Subset      string `json:"subset,omitempty"`
+	Filter      string `json:"filter,omitempty"`
+	Datacenter  string `json:"datacenter,omitempty"`
+	SNI         string `json:"sni,omitempty"`
+	OnlyPassing bool   `json:"only_passing,omitempty"`
 }
 
 type savedSetJSON struct {
@@ -94,6 +107,15 @@ func encodeSaved(all saved) ([]byte, error) {
 		}
 		file.Sets = append(file.Sets, one)
 	}
+	for key, targets := range all.chains {
+		if file.Chains == nil {
+			file.Chains = map[string][]savedTargetJSON{}
+		}
+		for _, t := range targets {
+			file.Chains[key] = append(file.Chains[key],
+				savedTargetJSON{t.service, t.subset, t.filter, t.datacenter, t.sni, t.onlyPassing})
+		}
+	}
 	body, err := json.Marshal(file)
 	if err != nil {
 		return nil, err
@@ -134,9 +156,32 @@ func decodeSaved(file []byte) (all saved, err error) {
 	if all.sets, err = decodeSets(content); err != nil {
 		return saved{}, err
 	}
+	if all.chains, err = decodeChains(content); err != nil {
+		return saved{}, err
+	}
 	all.origin = origin{content.Address, consul.Cluster{
 		TrustDomain: content.TrustDomain, Datacenter: content.Datacenter}}
 	return all, nil
+}
+
+func decodeChains(content savedJSON) (map[string][]target, error) {
+	if len(content.Chains) == 0 {
+		return nil, nil
+	}
+	chains := make(map[string][]target, len(content.Chains))
+	for key, targets := range content.Chains {
+		if len(targets) == 0 || len(targets) > maxTargets {
+			return nil, fmt.Errorf("%w: a discovery chain has %d targets", errForeign, len(targets))
+		}
+		for _, t := range targets {
+			if t.Service == "" || t.SNI != "" && !isServerName(t.SNI) {
+				return nil, fmt.Errorf("%w: a discovery chain has a target that Consul does not have", errForeign)
+			}
+			chains[key] = append(chains[key],
+				target{t.Service, t.Subset, t.Filter, t.Datacenter, t.SNI, t.OnlyPassing})
+		}
+	}
+	return chains, nil
 }
 
 func decodeSets(content savedJSON) ([]savedSet, error) {

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -9,6 +10,7 @@ import (
 type WatchStatus struct {
 	Services []string // services that share the watch
 	Query    Query
+	Chain    bool // the query is for the discovery chain of Query.Service, and the fields about endpoints are zero
 
 	LastSuccess time.Time // when an answer was last believed; zero: never
 	LastChange  time.Time // when the set last changed; zero: no set was published yet
@@ -37,14 +39,19 @@ type WatchStatus struct {
 	Doubted   uint64 // answers that were not believed before the servers confirmed or corrected them
 }
 
-// Snapshot returns the state of all watches, in the order of the configuration.
+// Snapshot returns the state of all watches, in the order of the configuration, and then of all discovery chains, in the
+// order of their names.
 func (c *Consul) Snapshot() []WatchStatus {
 	c.mu.Lock()
 	watches := slices.Clone(c.watches)
+	followers := maps.Clone(c.followers)
 	c.mu.Unlock()
-	all := make([]WatchStatus, 0, len(watches))
+	all := make([]WatchStatus, 0, len(watches)+len(followers))
 	for _, w := range watches {
 		all = append(all, w.reporter.snapshot())
+	}
+	for _, key := range slices.Sorted(maps.Keys(followers)) {
+		all = append(all, followers[key].reporter.snapshot())
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -38,6 +39,7 @@ type trouble struct {
 	fresh   map[string]bool    // services of named watches that have left, and are not named in an end line yet
 	err     error              // the error that the next begin line names; nil: none
 	filter  string             // filter of the watch with that error
+	chain   bool               // Lictor cannot follow a discovery chain
 
 	told    time.Time   // when the last begin line was logged; zero: none was
 	begin   *time.Timer // fires when the next begin line is due; nil: none is due
@@ -74,6 +76,10 @@ func newTroubles(log hclog.Logger, onEvent func(Event)) *troubles {
 // cannot reach is one trouble for all watches of that place. A query that Consul refuses is a trouble of its own, for
 // each reason.
 func troubleKey(k consul.Kind, r *reporter, err error) (key, place string) {
+	var chain *ChainError
+	if errors.As(err, &chain) {
+		return "chain " + chain.Reason, ""
+	}
 	switch k {
 	case consul.Refused:
 		return "refused " + r.query.Filter + "\n" + consul.Reason(err), ""
@@ -121,6 +127,7 @@ func (t *troubles) enter(r *reporter, k consul.Kind, err error, since time.Time)
 			key: key, kind: k, place: place, since: since,
 			watches: map[*reporter]bool{}, fresh: map[string]bool{}, causes: map[string]bool{},
 		}
+		_, one.chain = err.(*ChainError)
 		t.open[key] = one
 	}
 	one.watches[r] = false

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,11 @@ func (t *troubles) beginLocked(one *trouble, services []string) {
 	about := []any{"services", len(services), "names", shortNames(services), "since", clock(one.since)}
 	say := func(message string, more ...any) { t.log.Warn(message, append(about, more...)...) }
 	err := one.err
+	if one.chain {
+		t.log.Error("lictor cannot follow a discovery chain, the services keep the endpoints that they have",
+			append(about, "reason", chainReason(err))...)
+		return
+	}
 	switch one.kind {
 	case consul.Refused:
 		t.log.Error("consul refuses a query", append(about, "filter", one.filter, "reason", consul.Reason(err))...)
@@ -42,6 +48,12 @@ func (t *troubles) beginLocked(one *trouble, services []string) {
 
 // begunLocked sends the event that a trouble has begun for services.
 func (t *troubles) begunLocked(one *trouble, services []string) {
+	if one.chain {
+		t.send(EventStale, services, fmt.Sprintf("Lictor cannot follow the discovery chain since %s (%s); "+
+			"%s keep%s what endpoints there are%s", clock(one.since), chainReason(one.err), subject(services),
+			verbEnd(services), list(services)))
+		return
+	}
 	t.send(EventStale, services, fmt.Sprintf("%s since %s (%s); %s", one.what(), clock(one.since),
 		consul.OneLine(one.err.Error()), t.consequenceLocked(services)))
 }
@@ -76,6 +88,23 @@ func (t *troubles) consequenceLocked(services []string) string {
 	return fmt.Sprintf("%s %s no endpoints until this ends%s", who, have, list(services))
 }
 
+// chainReason returns why Lictor cannot follow a discovery chain.
+func chainReason(err error) string {
+	var chain *ChainError
+	if errors.As(err, &chain) {
+		return chain.Reason
+	}
+	return consul.OneLine(err.Error())
+}
+
+// verbEnd returns the end of a verb whose subject is subject(services).
+func verbEnd(services []string) string {
+	if len(services) == 1 {
+		return "s"
+	}
+	return ""
+}
+
 // subject returns the services as the subject of a sentence.
 func subject(services []string) string {
 	if len(services) == 1 {
@@ -100,15 +129,17 @@ func (t *troubles) endedLocked(one *trouble, services []string) {
 		about = append(about, "queries_still_failing", n)
 	}
 	what, event := "consul answers again", "Consul answers again"
-	switch one.kind {
-	case consul.Refused:
+	switch {
+	case one.chain:
+		what, event = "lictor follows the discovery chain again", "Lictor follows the discovery chain again"
+	case one.kind == consul.Refused:
 		what, event = "consul answers the query", "Consul answers the query"
-	case consul.Unable:
+	case one.kind == consul.Unable:
 		what, event = "consul answers the query", "Consul answers for "+one.place+" again"
 		about = append(about, "about", one.place)
-	case consul.Denied:
+	case one.kind == consul.Denied:
 		what, event = "consul permits access again", "Consul permits access again"
-	case consul.Throttled:
+	case one.kind == consul.Throttled:
 		what, event = "consul accepts all requests again", "Consul accepts all requests again"
 	}
 	t.log.Info(what, about...)

@@ -43,7 +43,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 	}
 	w.vigil.prober, w.vigil.failed = c.options.Prober, w.poller.nudge
 	w.vigil.services = func() []string { return *w.reporter.sharers.Load() }
-	if o.query.Near != "" { // an agent's own view is never sorted by distance
+	if !o.query.mayStream() {
 		w.poller.passed.learn(true)
 	}
 	if s, found := c.restored[c.savedKey(w)]; found && s.fits(&w.query) {
