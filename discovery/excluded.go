@@ -9,13 +9,14 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// Excluded returns the instances of a service that its queries leave out by tags or by filter, sorted by ID. Watches do
-// not receive such instances, so Excluded asks Consul now, twice for each query with tags or a filter. Excluded returns
-// the errors of Check.
+// Excluded returns the instances of a service that its queries leave out by tags, by filter, or because they are not in
+// the mesh, sorted by ID. Watches do not receive such instances, so Excluded asks Consul now, twice for each query with
+// tags or a filter, and twice for each query with Mesh. Excluded returns the errors of Check.
 func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, error) {
 	var out []Instance
 	seen := map[string]bool{}
-	for _, q := range c.narrowed(service) {
+	narrow := func(q *Query) bool { return q.kind() == narrowQuery }
+	for _, q := range c.queriesOf(service, narrow) {
 		chosen, err := c.once(ctx, q)
 		if err != nil {
 			return nil, err
@@ -25,7 +26,7 @@ func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, erro
 			seen[id] = true
 		}
 	}
-	for _, q := range c.narrowed(service) {
+	for _, q := range c.queriesOf(service, narrow) {
 		all := q
 		all.Tags, all.Filter = nil, ""
 		known, err := c.once(ctx, all)
@@ -36,6 +37,18 @@ func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, erro
 			if one := convertOne(e, known.rules(&q)); !seen[one.ID] {
 				seen[one.ID] = true
 				one.Out, one.Detail = excludedBy(&q, e.tags())
+				out = append(out, one)
+			}
+		}
+	}
+	for _, q := range c.queriesOf(service, func(q *Query) bool { return q.Mesh }) {
+		outside, err := c.outside(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, one := range outside {
+			if !seen[one.ID] {
+				seen[one.ID] = true
 				out = append(out, one)
 			}
 		}
@@ -52,8 +65,8 @@ func (e *entry) tags() []string {
 	return e.Service.Tags
 }
 
-// narrowed returns the queries of a service that have tags or a filter.
-func (c *Consul) narrowed(service string) []Query {
+// queriesOf returns the queries of a service that are of a kind.
+func (c *Consul) queriesOf(service string, kind func(*Query) bool) []Query {
 	c.mu.Lock()
 	f := c.selectors[service]
 	c.mu.Unlock()
@@ -64,8 +77,7 @@ func (c *Consul) narrowed(service string) []Query {
 	defer f.mu.Unlock()
 	var queries []Query
 	for _, t := range f.tiers {
-		if t.watch != nil && t.watch.query.Prepared == "" &&
-			(len(t.watch.query.Tags) > 0 || t.watch.query.Filter != "") {
+		if t.watch != nil && kind(&t.watch.query) {
 			queries = append(queries, t.watch.query)
 		}
 	}

@@ -65,6 +65,7 @@ const (
 	// Only Excluded returns the following reasons.
 	OutTags   Out = "tags"   // the instance lacks a tag of the query
 	OutFilter Out = "filter" // the instance does not pass the query's filter
+	OutMesh   Out = "mesh"   // the instance is not in the mesh, and the query asks for the mesh
 )
 
 // An Event reports what has happened to an instance or to a service. Joining and leaving the set are not Events.

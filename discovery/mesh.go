@@ -28,11 +28,11 @@ func (w *way) find(service string, n *entryNode) (identity string, gateway bool,
 	}
 	var name string
 	switch {
-	case s.Kind == string(api.ServiceKindConnectProxy):
+	case s.Kind == kindSidecar:
 		name = s.Proxy.DestinationServiceName
 	case s.Kind == "" && s.Connect.Native:
 		name = s.Service
-	case s.Kind == string(api.ServiceKindTerminatingGateway):
+	case s.Kind == kindGateway:
 		name, gateway = service, true
 	default:
 		return "", false, fmt.Sprintf("is not a sidecar, a native instance or a terminating gateway: its kind is %q",
@@ -51,6 +51,12 @@ func (w *way) find(service string, n *entryNode) (identity string, gateway bool,
 	}
 	return identity, gateway, ""
 }
+
+// The kinds of services that are ways into the mesh. Native instances have none.
+const (
+	kindSidecar = string(api.ServiceKindConnectProxy)
+	kindGateway = string(api.ServiceKindTerminatingGateway)
+)
 
 // meshDefault is the name of Consul's default namespace and partition.
 const meshDefault = "default"

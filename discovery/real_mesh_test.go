@@ -81,6 +81,11 @@ func TestRealConsulMesh(t *testing.T) {
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "w2", Port: 8002, Meta: map[string]string{"version": "2"},
 		Connect: &api.AgentServiceConnect{Native: true}})
 	r.awaitTiers(t, "web: w1-proxy "+web+sni("web")+" w2 "+web+sni("web"))
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "bare", Port: 8003, Meta: map[string]string{"version": "1"}})
+	if out, err := r.consul.Excluded(t.Context(), "web"); err != nil || len(out) != 1 || out[0].ID != "n/bare" ||
+		out[0].Out != OutMesh {
+		t.Errorf("outside the mesh: got %+v, %v", out, err)
+	}
 
 	a.register(&api.AgentServiceRegistration{Kind: api.ServiceKindTerminatingGateway, Name: "gw", ID: "gw", Port: 8443})
 	a.configure(&api.TerminatingGatewayConfigEntry{Kind: api.TerminatingGateway, Name: "gw",

@@ -139,6 +139,7 @@ const (
 	ReasonDuplicate   = "duplicate"        // another instance has the same address
 	ReasonTags        = "tags"             // the instance lacks a tag that the service asks for
 	ReasonFilter      = "filter"           // the instance does not match the service's filter
+	ReasonMesh        = "mesh"             // the instance is not in the mesh, and the service asks for the mesh
 	ReasonWeight      = "weight"           // the instance's weight says that it gets no traffic
 	ReasonEjected     = "ejected"          // attempts to reach the endpoint failed
 	ReasonTrial       = "trial"            // the endpoint was ejected, and one client tries it

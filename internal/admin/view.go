@@ -325,7 +325,9 @@ func (s *Service) byID() map[string]*Endpoint {
 
 // watched adds what a watch knows.
 func (s *Service) watched(w discovery.WatchStatus) {
-	s.LastSuccess = known(w.LastSuccess)
+	if !w.Chain {
+		s.LastSuccess = known(w.LastSuccess)
+	}
 	if !w.Saved.IsZero() && s.Set == SetFresh {
 		s.Set = SetSaved
 	}
