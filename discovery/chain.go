@@ -77,6 +77,7 @@ type target struct {
 	datacenter  string // empty: that of the query for the chain
 	sni         string // server name by which gateways know the target; empty: unknown
 	onlyPassing bool   // instances with a warning do not count
+	remote      bool   // the datacenter is not that of the agent
 }
 
 // name returns the name of t, for people.
@@ -124,17 +125,22 @@ func (d *discoveryChain) compile(service string, h home) ([]target, error) {
 	if len(ids) > maxTargets {
 		return cannot("it has %d targets, and Lictor follows at most %d", len(ids), maxTargets)
 	}
+	own := h.datacenter
+	if h.asked == "" {
+		own = d.Datacenter
+	}
 	var targets []target
 	for _, id := range ids {
 		t := d.Targets[id]
 		if t == nil || t.Service == "" {
 			return nil, errNoChain
 		}
-		if why := t.outOfReach(h, d); why != "" {
+		remote := t.Datacenter != own
+		if why := t.outOfReach(h, remote); why != "" {
 			return cannot("%s", why)
 		}
 		one := target{service: t.Service, subset: t.ServiceSubset, filter: t.Subset.Filter, datacenter: t.Datacenter,
-			onlyPassing: t.Subset.OnlyPassing}
+			onlyPassing: t.Subset.OnlyPassing, remote: remote}
 		if isServerName(t.SNI) {
 			one.sni = t.SNI
 		}
@@ -148,12 +154,8 @@ func (d *discoveryChain) compile(service string, h home) ([]target, error) {
 	return targets, nil
 }
 
-// outOfReach returns why Lictor cannot reach the instances of t, a target of d. It returns an empty text if it can.
-func (t *chainTarget) outOfReach(h home, d *discoveryChain) string {
-	own := h.datacenter
-	if h.asked == "" {
-		own = d.Datacenter
-	}
+// outOfReach returns why Lictor cannot reach the instances of t. It returns an empty text if it can.
+func (t *chainTarget) outOfReach(h home, remote bool) string {
 	mode := t.MeshGateway.Mode
 	byGateway := mode == api.MeshGatewayModeLocal || mode == api.MeshGatewayModeRemote
 	switch {
@@ -163,7 +165,7 @@ func (t *chainTarget) outOfReach(h home, d *discoveryChain) string {
 	case orDefault(t.Namespace) != orDefault(h.namespace) || orDefault(t.Partition) != orDefault(h.partition):
 		return fmt.Sprintf("its target %q is in namespace %q of partition %q, and Lictor asks for another one",
 			t.Service, t.Namespace, t.Partition)
-	case byGateway && (own == "" || t.Datacenter != own):
+	case byGateway && remote:
 		return fmt.Sprintf("its target %q in datacenter %q is reached through mesh gateways (mode %s), which Lictor "+
 			"does not use: set MeshGateway.Mode to none for it, if its instances can be reached directly",
 			t.Service, t.Datacenter, mode)
@@ -175,7 +177,8 @@ func (t *chainTarget) outOfReach(h home, d *discoveryChain) string {
 // no tiers.
 //
 // As Consul tells Envoy, an instance with a warning counts, with its weight for warnings, unless its subset says that
-// only passing instances do. Query.Statuses takes precedence.
+// only passing instances do. And an instance of another datacenter is reached at its wan address. Query.Statuses and
+// Query.Address take precedence.
 func (w *Watch) chained(targets []target) []Tier {
 	var tiers []Tier
 	for _, t := range targets {
@@ -183,6 +186,9 @@ func (w *Watch) chained(targets []target) []Tier {
 		q.Service, q.sni, q.Filter, q.Datacenter = t.service, t.sni, both(t.filter, q.Filter), t.datacenter
 		if len(q.Statuses) == 0 && !t.onlyPassing {
 			q.Statuses = []string{api.HealthPassing, api.HealthWarning}
+		}
+		if t.remote && q.Address == "" {
+			q.Address = "wan"
 		}
 		tiers = append(tiers, Tier{Query: q, Guard: w.Guard, name: t.name()})
 	}

@@ -22,7 +22,8 @@ func chainJSON(kind string, targets ...string) string {
 		}
 		ids = append(ids, fmt.Sprintf("%q", id))
 		all = append(all, fmt.Sprintf(`%q:{"ID":%q,"Service":%q,"Namespace":"default","Partition":"default",`+
-			`"Datacenter":%q,"SNI":"%s.default.%s.internal.td.consul"%s}`, id, id, name, datacenter, name, datacenter, more))
+			`"Datacenter":%q,"SNI":"%s.default.%s.internal.td.consul"%s}`,
+			id, id, name, datacenter, name, datacenter, more))
 	}
 	return fmt.Sprintf(`{"Chain":{"Datacenter":"dc1","StartNode":"start","Nodes":{"start":{"Type":%q,"Resolver":`+
 		`{"ConnectTimeout":"5s","Target":%s,"Failover":{"Targets":[%s]}}}},"Targets":{%s}}}`,
@@ -34,6 +35,8 @@ const subsetV1 = `"ServiceSubset":"v1","Subset":{"Filter":"Service.Meta.v == 1",
 func TestChainsAndTheirTiers(t *testing.T) {
 	resolver := func(targets ...string) string { return chainJSON("resolver", targets...) }
 	const gateway = `"MeshGateway":{"Mode":"local"}`
+	const inDC2 = "web in datacenter dc2: web in the mesh dc=dc2 statuses=passing,warning address=wan, " +
+		"web.default.dc2.internal.td.consul"
 	for _, tt := range []struct {
 		what, chain string
 		watch       Query
@@ -54,12 +57,10 @@ func TestChainsAndTheirTiers(t *testing.T) {
 			"web: web in the mesh statuses=critical, web.default.dc1.internal.td.consul"},
 		{"failover", resolver("web@dc1", "other@dc1", "web@dc2", "other@dc1"), Query{}, home{},
 			"web: web in the mesh statuses=passing,warning, web.default.dc1.internal.td.consul; " +
-				"other: other in the mesh statuses=passing,warning, other.default.dc1.internal.td.consul; " +
-				"web in datacenter dc2: web in the mesh dc=dc2 statuses=passing,warning, web.default.dc2.internal.td.consul"},
+				"other: other in the mesh statuses=passing,warning, other.default.dc1.internal.td.consul; " + inDC2},
 		{"compiled for another datacenter", resolver("web@dc1", "web@dc2"), Query{},
 			home{asked: "dc1", datacenter: "dc2"},
-			"web in datacenter dc1: web in the mesh dc=dc1 statuses=passing,warning, web.default.dc1.internal.td.consul; " +
-				"web in datacenter dc2: web in the mesh dc=dc2 statuses=passing,warning, web.default.dc2.internal.td.consul"},
+			strings.ReplaceAll(inDC2, "dc2", "dc1") + "; " + strings.Replace(inDC2, " address=wan", "", 1)},
 		{"a server name of its own", resolver(`web@dc1 "SNI":"ext.example.com","External":true`), Query{}, home{},
 			"web: web in the mesh statuses=passing,warning, ext.example.com"},
 		{"a server name that is none", resolver(`web@dc1 "SNI":"a b"`), Query{}, home{},
@@ -70,7 +71,8 @@ func TestChainsAndTheirTiers(t *testing.T) {
 		{"a splitter", chainJSON("splitter", "web@dc1"), Query{}, home{}, "begins with a splitter, which needs HTTP"},
 		{"a router", chainJSON("router", "web@dc1"), Query{}, home{}, "begins with a router, which needs HTTP"},
 		{"a peer", resolver(`web@dc1 "Peer":"east"`), Query{}, home{}, `"web" is in the cluster peering "east"`},
-		{"failover to a peer", resolver("web@dc1", `db@ "Peer":"east"`), Query{}, home{}, `"db" is in the cluster peering`},
+		{"failover to a peer", resolver("web@dc1", `db@ "Peer":"east"`), Query{}, home{},
+			`"db" is in the cluster peering`},
 		{"gateways", resolver("web@dc1", "web@dc2 "+gateway), Query{}, home{},
 			`in datacenter "dc2" is reached through mesh gateways (mode local)`},
 		{"gateways of the datacenter asked for", resolver("web@dc1 " + gateway), Query{}, home{asked: "dc1"},
@@ -78,7 +80,8 @@ func TestChainsAndTheirTiers(t *testing.T) {
 		{"another namespace", resolver(`web@dc1 "Namespace":"team"`), Query{}, home{}, `is in namespace "team"`},
 		{"the namespace of the configuration", resolver(`web@dc1 "Namespace":"team"`), Query{}, home{namespace: "team"},
 			"web: web in the mesh statuses=passing,warning, web.default.dc1.internal.td.consul"},
-		{"too many targets", resolver(strings.Fields(strings.Repeat("web@dc1 ", 33))...), Query{}, home{}, "33 targets"},
+		{"too many targets", resolver(strings.Fields(strings.Repeat("web@dc1 ", 33))...), Query{}, home{},
+			"33 targets"},
 		{"no start", `{"Chain":{}}`, Query{}, home{}, "not a discovery chain"},
 		{"no resolver", `{"Chain":{"StartNode":"a","Nodes":{"a":{"Type":"resolver"}}}}`, Query{}, home{},
 			"not a discovery chain"},

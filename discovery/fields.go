@@ -55,8 +55,8 @@ func (r fieldRule) resolveAll(entries []*entry, text []byte) error {
 	return nil
 }
 
-// store stores the needed fields of e in e, and drops the text of all free fields. A nil w means that it does not matter
-// who e is in the mesh.
+// store stores the needed fields of e in e, and drops the text of all free fields. A nil w means that it does not
+// matter who e is in the mesh.
 func (r fieldRule) store(e *entry, w *way) {
 	if e == nil || e.Service == nil {
 		return
@@ -67,7 +67,7 @@ func (r fieldRule) store(e *entry, w *way) {
 	}
 	s.ServerName, s.NoServerName = r.names.find(s)
 	if r.address != "" {
-		s.Tagged = taggedOf(e, r.address)
+		s.Tagged = taggedOf(e, r.address, r.mesh == "" || s.Address == "")
 	}
 	s.Meta, s.TaggedAddresses = nil, nil
 	if e.Node != nil {
@@ -81,13 +81,14 @@ type taggedAddress struct {
 	Port    int    // zero: the port of the instance counts
 }
 
-// taggedOf returns the tagged address of e's service. If the service has none of that name, taggedOf returns the one of
-// e's node.
-func taggedOf(e *entry, name string) taggedAddress {
+// taggedOf returns the tagged address of e's service. If the service has none of that name and orNode is true, taggedOf
+// returns the one of e's node. In the mesh, the node counts only for a service without an address of its own, as it
+// does for Envoy.
+func taggedOf(e *entry, name string, orNode bool) taggedAddress {
 	var service map[string]taggedAddress
 	_ = json.Unmarshal(e.Service.TaggedAddresses, &service) // what is no address is missing
 	one := service[name]
-	if one.Address = strings.TrimSpace(one.Address); one.Address != "" || e.Node == nil {
+	if one.Address = strings.TrimSpace(one.Address); one.Address != "" || e.Node == nil || !orNode {
 		return one
 	}
 	var node map[string]string

@@ -15,8 +15,8 @@ import (
 // targets, the Consul applies its watches again, with the new tiers. While the chain cannot be read or followed, the
 // services keep the tiers of the last good chain.
 //
-// The query for a chain always goes to Consul's servers. Otherwise it is sent like any other: it needs a slot, and has a
-// deadline.
+// The query for a chain always goes to Consul's servers. Otherwise it is sent like any other: it needs a slot, and has
+// a deadline.
 type follower struct {
 	key    string
 	query  Query // normalized; query.chain is set
@@ -45,8 +45,8 @@ func (c *Consul) chainKey(q *Query) string {
 	return fmt.Sprintf("%q", []string{c.options.Namespace, c.options.Partition, q.Service, q.Datacenter})
 }
 
-// newFollower returns a follower for the query q. If an earlier process has saved the targets of the chain, the follower
-// starts with these. Targets from another address of Consul may belong to another cluster, and are not used.
+// newFollower returns a follower for the query q. If an earlier process has saved the targets of the chain, the
+// follower starts with these. Targets from another address of Consul may belong to another cluster, and are not used.
 func newFollower(c *Consul, q Query) *follower {
 	f := &follower{key: c.chainKey(&q), query: q, consul: c}
 	f.reporter = reporter{
@@ -107,13 +107,12 @@ func (f *follower) take(ctx context.Context, asked question, a *answer, err erro
 // home returns where Lictor asks for the chain.
 func (f *follower) home(ctx context.Context) home { return f.consul.home(ctx, &f.query) }
 
-// home returns where Lictor asks for the chain of q. The agent's datacenter is found out only if the answer does not say
-// it.
+// home returns where Lictor asks for the chain of q. The agent's datacenter is found out only if the answer does not
+// say it.
 func (c *Consul) home(ctx context.Context, q *Query) home {
 	h := home{asked: q.Datacenter, namespace: c.options.Namespace, partition: c.options.Partition}
 	if h.asked != "" {
-		c.origins.find(ctx)
-		h.datacenter = c.origins.origin().cluster.Datacenter
+		h.datacenter = c.origins.datacenter(ctx)
 	}
 	return h
 }

@@ -35,8 +35,8 @@ type answer struct {
 
 var errNoList = errors.New("answer is not a list")
 
-// health asks Consul for the instances that q selects, or for the discovery chain. If the error is nil, health has read and parsed the whole
-// answer.
+// health asks Consul for the instances that q selects, or for the discovery chain. If the error is nil, health has read
+// and parsed the whole answer.
 func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) {
 	prepared := q.Prepared != ""
 	resp, err := c.client.Query(ctx, consul.Request{

@@ -68,8 +68,8 @@ func orDefault(name string) string {
 	return name
 }
 
-// isIdentity reports whether path is the path of the SPIFFE ID of a service: see lb.Endpoint.Identity. The segments of a
-// SPIFFE ID have only these characters, by the SPIFFE ID standard. Other characters would have several spellings.
+// isIdentity reports whether path is the path of the SPIFFE ID of a service: see lb.Endpoint.Identity. By the SPIFFE ID
+// standard, the segments have only these characters. Other characters would have several spellings.
 func isIdentity(path string) bool {
 	parts := strings.Split(path, "/")
 	if len(parts) == 9 && parts[1] == "ap" && isSegment(parts[2]) {
@@ -108,7 +108,8 @@ func (r *meshRule) find(e *entry) (identity, serverName string, err error) {
 		return s.Identity, serverName, nil
 	}
 	if s.Gateway {
-		return "", "", fmt.Errorf("is a terminating gateway, and %q cannot be asked for by name", cut(serverName, maxTag))
+		return "", "", fmt.Errorf("is a terminating gateway, and %q cannot be asked for by name",
+			cut(serverName, maxTag))
 	}
 	return s.Identity, "", nil
 }

@@ -50,7 +50,8 @@ func TestWhoAnInstanceOfTheMeshIs(t *testing.T) {
 		{"a namespace with a slash", aNative + `,"Namespace":"a/b"`, "not a valid one", ""},
 		{"outside the mesh", `"Service":"web","Connect":{}`, `its kind is ""`, ""},
 		{"another gateway", `"Kind":"mesh-gateway","Service":"web","Connect":{"Native":true}`, `"mesh-gateway"`, ""},
-		{"a sidecar of another service", strings.Replace(aSidecar, `"web"`, `"db"`, 1), `leads to the service "db"`, ""},
+		{"a sidecar of another service", strings.Replace(aSidecar, `"web"`, `"db"`, 1),
+			`leads to the service "db"`, ""},
 		{"a sidecar in another case", strings.Replace(aSidecar, `"web"`, `"WEB"`, 1), `leads to the service "WEB"`, ""},
 		{"nothing", `"Tags":null`, `its kind is ""`, ""},
 	} {
@@ -80,6 +81,35 @@ func TestWhoAnInstanceOfTheMeshIs(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Instances of another datacenter are reached at the address that is meant for that.
+func TestWhereInstancesOfAnotherDatacenterAre(t *testing.T) {
+	const node, usual = "10.0.0.1:80", "10.0.0.2:80"
+	for _, tt := range []struct{ address, tagged, near, far string }{
+		{"", `null`, node, "192.0.2.9:80"},
+		{"10.0.0.2", `null`, usual, usual},
+		{"10.0.0.2", `{"wan_ipv4":{"Address":"192.0.2.1"}}`, usual, usual},
+		{"10.0.0.2", `{"lan":{"Address":"10.0.0.3","Port":1},"wan":{"Address":"192.0.2.1","Port":81}}`,
+			usual, "192.0.2.1:81"},
+		{"", `{"wan":{"Address":"192.0.2.1"}}`, node, "192.0.2.1:80"},
+	} {
+		body := fmt.Sprintf(`[{"Node":{"Node":"n","Address":"10.0.0.1","Datacenter":"dc2","TaggedAddresses":`+
+			`{"wan":"192.0.2.9"}},"Service":{"ID":"a","Port":80,%s,"Address":%q,"TaggedAddresses":%s}}]`,
+			aNative, tt.address, tt.tagged)
+		w := Watch{Service: "web", Query: Query{Mesh: true}}
+		for remote, want := range map[bool]string{false: tt.near, true: tt.far} {
+			q := w.chained([]target{{service: "web", remote: remote}})[0].Query.normalize("")
+			entries, err := decode([]byte(body), &q, newParser(q.fields()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := answer{entries: entries}
+			if in := a.instances(&q); len(in.endpoints) != 1 || in.endpoints[0].Address() != want {
+				t.Errorf("%+v, remote %v: got %+v, want %s", tt, remote, in.endpoints, want)
+			}
+		}
 	}
 }
 

@@ -184,7 +184,8 @@ type Watch struct {
 
 	// Chain says that the tiers come from Consul's discovery chain for Query.Service in Query.Datacenter, and follow it
 	// when it changes. Query.Mesh must be set and Next must be empty. Query's tags and filter apply to all tiers. If
-	// Query.Statuses is empty, instances with a warning count too, except in a subset with OnlyPassing. While the chain
+	// Query.Statuses is empty, instances with a warning count too, except in a subset with OnlyPassing. If
+	// Query.Address is empty, instances of other datacenters are reached at their address called wan. While the chain
 	// cannot be read, or Lictor cannot follow it, the service keeps its last tiers.
 	Chain bool
 

@@ -108,6 +108,12 @@ func (o *origins) trustDomain(ctx context.Context) string {
 	return o.origin().cluster.TrustDomain
 }
 
+// datacenter returns the agent's datacenter, or an empty text if it is not known.
+func (o *origins) datacenter(ctx context.Context) string {
+	o.find(ctx)
+	return o.origin().cluster.Datacenter
+}
+
 // forget makes the next call ask the agent for its cluster again. Call forget if the servers may have been wiped.
 func (o *origins) forget() {
 	o.mu.Lock()

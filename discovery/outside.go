@@ -19,8 +19,8 @@ type wayIn struct {
 }
 
 // outside returns the instances that q, a query with Mesh, cannot name because they are not in the mesh: they have no
-// sidecar, and do not speak mTLS themselves. If there is a terminating gateway, any instance may be behind it, so outside
-// returns none.
+// sidecar, and do not speak mTLS themselves. If there is a terminating gateway, any instance may be behind it, so
+// outside returns none.
 func (c *Consul) outside(ctx context.Context, q Query) ([]Instance, error) {
 	q.Tags, q.Filter = nil, ""
 	in, err := c.waysIn(ctx, &q)

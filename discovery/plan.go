@@ -57,8 +57,8 @@ func checkWatches(watches []Watch) error {
 	return nil
 }
 
-// planFor returns the plans for watches, and their distinct queries in the order of first use. tiersOf returns the tiers
-// of a watch.
+// planFor returns the plans for watches, and their distinct queries in the order of first use. tiersOf returns the
+// tiers of a watch.
 func planFor(watches []Watch, datacenter string, tiersOf func(*Watch) []Tier) ([]plan, []*wanted) {
 	var plans []plan
 	var all []*wanted

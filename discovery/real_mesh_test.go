@@ -81,7 +81,7 @@ func TestRealConsulMesh(t *testing.T) {
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "w2", Port: 8002, Meta: map[string]string{"version": "2"},
 		Connect: &api.AgentServiceConnect{Native: true}})
 	r.awaitTiers(t, "web: w1-proxy "+web+sni("web")+" w2 "+web+sni("web"))
-	a.register(&api.AgentServiceRegistration{Name: "web", ID: "bare", Port: 8003, Meta: map[string]string{"version": "1"}})
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "bare", Port: 8003})
 	if out, err := r.consul.Excluded(t.Context(), "web"); err != nil || len(out) != 1 || out[0].ID != "n/bare" ||
 		out[0].Out != OutMesh {
 		t.Errorf("outside the mesh: got %+v, %v", out, err)
@@ -92,7 +92,8 @@ func TestRealConsulMesh(t *testing.T) {
 		Services: []api.LinkedService{{Name: "db"}}})
 	a.configure(&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", DefaultSubset: "v1",
 		Subsets: map[string]api.ServiceResolverSubset{
-			"v1": {Filter: "Service.Meta.version == 1"}, "v2": {Filter: "Service.Meta.version == 2", OnlyPassing: true}},
+			"v1": {Filter: "Service.Meta.version == 1"},
+			"v2": {Filter: "Service.Meta.version == 2", OnlyPassing: true}},
 		Failover: map[string]api.ServiceResolverFailover{"*": {Targets: []api.ServiceResolverFailoverTarget{
 			{ServiceSubset: "v2"}, {Service: "db"}}}}})
 	tiers := "v1.web: w1-proxy " + web + sni("v1.web") + "; v2.web: w2 " + web + sni("v2.web") +
@@ -159,8 +160,8 @@ func TestRealConsulMeshChainsThatCannotBeFollowed(t *testing.T) {
 	a.configure(&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web",
 		Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
 	says("through mesh gateways (mode local)")
-	if _, err := r.consul.LookChain(t.Context(), Watch{Service: "web", Query: Query{Mesh: true}, Chain: true}); err == nil ||
-		!strings.Contains(err.Error(), "mesh gateways") {
+	watch := Watch{Service: "web", Query: Query{Mesh: true}, Chain: true}
+	if _, err := r.consul.LookChain(t.Context(), watch); err == nil || !strings.Contains(err.Error(), "mesh gateways") {
 		t.Errorf("looked at the chain: %v", err)
 	}
 	testproc.Await(t, "log line", func() bool {
@@ -173,7 +174,8 @@ func TestRealConsulMeshWithAToken(t *testing.T) {
 	t.Parallel()
 	a := startAgentWith(t, testconsul.Options{ACL: true})
 	a.sidecar("web", "w1", 8001, "1")
-	policy := &api.ACLPolicy{Name: "lictor", Rules: `service "web" { policy = "read" } node_prefix "" { policy = "read" }`}
+	policy := &api.ACLPolicy{Name: "lictor",
+		Rules: `service "web" { policy = "read" } node_prefix "" { policy = "read" }`}
 	policy, _, err := a.api.ACL().PolicyCreate(policy, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -200,4 +202,27 @@ func TestRealConsulMeshWithAToken(t *testing.T) {
 		return strings.Contains(r.chainError(t, "web"), "Permission denied")
 	})
 	r.wantLast(t, "web: n/w1-proxy=127.0.0.1:18001")
+}
+
+// A service fails over to a datacenter that shares the trust domain. Its instances there have the identity of that
+// datacenter, and the address for other datacenters.
+func TestRealConsulMeshOfTwoDatacenters(t *testing.T) {
+	t.Parallel()
+	const primary = `primary_datacenter = "dc1"` + "\n"
+	one := startAgentWith(t, testconsul.Options{WAN: true, HCL: primary})
+	two := startAgentWith(t, testconsul.Options{Datacenter: "dc2", JoinWAN: one.WAN, HCL: primary})
+	testproc.Await(t, "two datacenters", func() bool {
+		all, err := one.api.Catalog().Datacenters()
+		return err == nil && len(all) == 2
+	})
+	two.register(&api.AgentServiceRegistration{Name: "web", ID: "w", Port: 8001,
+		Connect:         &api.AgentServiceConnect{Native: true},
+		TaggedAddresses: map[string]api.ServiceAddress{"wan": {Address: "192.0.2.1", Port: 81}}})
+	one.configure(&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web",
+		Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
+	r := followNew(t, ConsulOptions{Address: one.HTTP, Watches: []Watch{
+		{Service: "web", Query: Query{Mesh: true}, Chain: true, Guard: Guard{Hold: -1}}}})
+	r.awaitTiers(t, "web:; web in datacenter dc2: w /ns/default/dc/dc2/svc/web web.default.dc2.internal."+
+		one.trustDomain())
+	r.wantLast(t, "web: n/w=192.0.2.1:81")
 }

@@ -66,6 +66,7 @@ type savedTargetJSON struct {
 	Datacenter  string `json:"datacenter,omitempty"`
 	SNI         string `json:"sni,omitempty"`
 	OnlyPassing bool   `json:"only_passing,omitempty"`
+	Remote      bool   `json:"remote,omitempty"`
 }
 
 type savedSetJSON struct {
@@ -89,7 +90,7 @@ type savedEndpointJSON struct {
 	Identity   string `json:"identity,omitempty"`
 }
 
-// fits reports whether the endpoints may be used for q. Without an Identity, an endpoint of the mesh cannot be verified.
+// fits reports whether the endpoints may be used for q. An endpoint of the mesh needs an Identity to be verified.
 func (s *savedSet) fits(q *Query) bool {
 	return !q.Mesh || !slices.ContainsFunc(s.endpoints, func(e lb.Endpoint) bool { return e.Identity == "" })
 }
@@ -113,7 +114,7 @@ func encodeSaved(all saved) ([]byte, error) {
 		}
 		for _, t := range targets {
 			file.Chains[key] = append(file.Chains[key],
-				savedTargetJSON{t.service, t.subset, t.filter, t.datacenter, t.sni, t.onlyPassing})
+				savedTargetJSON{t.service, t.subset, t.filter, t.datacenter, t.sni, t.onlyPassing, t.remote})
 		}
 	}
 	body, err := json.Marshal(file)
@@ -178,7 +179,7 @@ func decodeChains(content savedJSON) (map[string][]target, error) {
 				return nil, fmt.Errorf("%w: a discovery chain has a target that Consul does not have", errForeign)
 			}
 			chains[key] = append(chains[key],
-				target{t.Service, t.Subset, t.Filter, t.Datacenter, t.SNI, t.OnlyPassing})
+				target{t.Service, t.Subset, t.Filter, t.Datacenter, t.SNI, t.OnlyPassing, t.Remote})
 		}
 	}
 	return chains, nil

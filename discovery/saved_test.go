@@ -22,7 +22,7 @@ func someSaved() []savedSet {
 			{ID: "n%2F1/\"é\n", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432), Weight: 7},
 			{ID: "n/s", Path: "/run/app/s", Weight: 1},
 			{ID: "n/t", Addr: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1, ServerName: "web.test"},
-			{ID: "n/m", Addr: netip.MustParseAddrPort("10.0.0.3:80"), Weight: 1, ServerName: "v1.web.default.dc1.internal.x",
+			{ID: "n/m", Addr: netip.MustParseAddrPort("10.0.0.3:80"), Weight: 1, ServerName: "web.dc1.internal.x",
 				Identity: "/ap/east/ns/default/dc/dc1/svc/web"},
 		}},
 		{query: "none"},

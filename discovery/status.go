@@ -39,8 +39,8 @@ type WatchStatus struct {
 	Doubted   uint64 // answers that were not believed before the servers confirmed or corrected them
 }
 
-// Snapshot returns the state of all watches, in the order of the configuration, and then of all discovery chains, in the
-// order of their names.
+// Snapshot returns the state of all watches, in the order of the configuration, and then of all discovery chains, in
+// the order of their names.
 func (c *Consul) Snapshot() []WatchStatus {
 	c.mu.Lock()
 	watches := slices.Clone(c.watches)
