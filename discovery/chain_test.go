@@ -32,17 +32,22 @@ func chainJSON(kind string, targets ...string) string {
 
 const subsetV1 = `"ServiceSubset":"v1","Subset":{"Filter":"Service.Meta.v == 1","OnlyPassing":true}`
 
+// A chainTest is a discovery chain with what Lictor makes of it.
+type chainTest struct {
+	what, chain string
+	watch       Query
+	home        home
+	want        string // the queries of the tiers with their server names, or a part of the error
+}
+
+func resolver(targets ...string) string { return chainJSON("resolver", targets...) }
+
+const gatewayMode = `"MeshGateway":{"Mode":"local"}`
+
 func TestChainsAndTheirTiers(t *testing.T) {
-	resolver := func(targets ...string) string { return chainJSON("resolver", targets...) }
-	const gateway = `"MeshGateway":{"Mode":"local"}`
 	const inDC2 = "web in datacenter dc2: web in the mesh dc=dc2 statuses=passing,warning address=wan, " +
 		"web.default.dc2.internal.td.consul"
-	for _, tt := range []struct {
-		what, chain string
-		watch       Query
-		home        home
-		want        string // the queries of the tiers with their server names, or a part of the error
-	}{
+	for _, tt := range []chainTest{
 		{"a service", resolver("web@dc1"), Query{}, home{},
 			"web: web in the mesh statuses=passing,warning, web.default.dc1.internal.td.consul"},
 		{"a redirect", resolver("db@dc1"), Query{}, home{},
@@ -65,21 +70,46 @@ func TestChainsAndTheirTiers(t *testing.T) {
 			"web: web in the mesh statuses=passing,warning, ext.example.com"},
 		{"a server name that is none", resolver(`web@dc1 "SNI":"a b"`), Query{}, home{},
 			"web: web in the mesh statuses=passing,warning, "},
-		{"gateways in the own datacenter", resolver("web@dc1 " + gateway), Query{}, home{},
+		{"gateways in the own datacenter", resolver("web@dc1 " + gatewayMode), Query{}, home{},
 			"web: web in the mesh statuses=passing,warning, web.default.dc1.internal.td.consul"},
+		{"the namespace of the configuration", resolver(`web@dc1 "Namespace":"team"`), Query{}, home{namespace: "team"},
+			"web: web in the mesh statuses=passing,warning, web.default.dc1.internal.td.consul"},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			chain, err := chainIn([]byte(tt.chain))
+			if err != nil {
+				t.Fatal(err)
+			}
+			targets, err := chain.compile("web", tt.home)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := Watch{Service: "s", Query: tt.watch}
+			w.Query.Mesh = true
+			var got []string
+			for _, one := range w.chained(targets) {
+				q := one.Query.normalize("")
+				got = append(got, fmt.Sprintf("%s: %s, %s", one.name, q, q.sni))
+			}
+			if text := strings.Join(got, "; "); text != tt.want {
+				t.Errorf("got  %q\nwant %q", text, tt.want)
+			}
+		})
+	}
+}
 
+func TestChainsThatCannotBeFollowed(t *testing.T) {
+	for _, tt := range []chainTest{
 		{"a splitter", chainJSON("splitter", "web@dc1"), Query{}, home{}, "begins with a splitter, which needs HTTP"},
 		{"a router", chainJSON("router", "web@dc1"), Query{}, home{}, "begins with a router, which needs HTTP"},
 		{"a peer", resolver(`web@dc1 "Peer":"east"`), Query{}, home{}, `"web" is in the cluster peering "east"`},
 		{"failover to a peer", resolver("web@dc1", `db@ "Peer":"east"`), Query{}, home{},
 			`"db" is in the cluster peering`},
-		{"gateways", resolver("web@dc1", "web@dc2 "+gateway), Query{}, home{},
+		{"gateways", resolver("web@dc1", "web@dc2 "+gatewayMode), Query{}, home{},
 			`in datacenter "dc2" is reached through mesh gateways (mode local)`},
-		{"gateways of the datacenter asked for", resolver("web@dc1 " + gateway), Query{}, home{asked: "dc1"},
+		{"gateways of the datacenter asked for", resolver("web@dc1 " + gatewayMode), Query{}, home{asked: "dc1"},
 			"through mesh gateways"},
 		{"another namespace", resolver(`web@dc1 "Namespace":"team"`), Query{}, home{}, `is in namespace "team"`},
-		{"the namespace of the configuration", resolver(`web@dc1 "Namespace":"team"`), Query{}, home{namespace: "team"},
-			"web: web in the mesh statuses=passing,warning, web.default.dc1.internal.td.consul"},
 		{"too many targets", resolver(strings.Fields(strings.Repeat("web@dc1 ", 33))...), Query{}, home{},
 			"33 targets"},
 		{"no start", `{"Chain":{}}`, Query{}, home{}, "not a discovery chain"},
@@ -94,23 +124,12 @@ func TestChainsAndTheirTiers(t *testing.T) {
 				t.Fatal(err)
 			}
 			targets, err := chain.compile("web", tt.home)
-			if err != nil {
-				var cannot *ChainError
-				if !strings.Contains(err.Error(), tt.want) || errors.As(err, &cannot) == (err == errNoChain) ||
-					targets != nil {
-					t.Errorf("got %v and %v, want %q", targets, err, tt.want)
-				}
-				return
+			if err == nil || !strings.Contains(err.Error(), tt.want) || targets != nil {
+				t.Fatalf("got %v and %v, want %q", targets, err, tt.want)
 			}
-			w := Watch{Service: "s", Query: tt.watch}
-			w.Query.Mesh = true
-			var got []string
-			for _, one := range w.chained(targets) {
-				q := one.Query.normalize("")
-				got = append(got, fmt.Sprintf("%s: %s, %s", one.name, q, q.sni))
-			}
-			if text := strings.Join(got, "; "); text != tt.want {
-				t.Errorf("got  %q\nwant %q", text, tt.want)
+			var cannot *ChainError
+			if errors.As(err, &cannot) == (err == errNoChain) {
+				t.Errorf("the error is a %T", err)
 			}
 		})
 	}
