@@ -189,6 +189,7 @@ type fakeProber struct {
 	dead map[string]bool // by ID
 	no   bool            // nothing can be probed
 	asks int
+	last lb.Endpoint // probed last
 }
 
 func (p *fakeProber) CanProbe(string) bool { return !p.no }
@@ -197,6 +198,7 @@ func (p *fakeProber) Probe(_ context.Context, _ string, e lb.Endpoint) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asks++
+	p.last = e
 	if p.dead[e.ID] {
 		return syscall.ECONNREFUSED
 	}

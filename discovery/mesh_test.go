@@ -202,6 +202,31 @@ func TestQueriesForTheMesh(t *testing.T) {
 	})
 }
 
+// Endpoints of the mesh are held like any others. Probes get their names, without which they cannot shake hands.
+func TestEndpointsOfTheMeshAreHeldAndProbed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		well := "[" + meshEntry("a", aGateway) + "]"
+		ill := raw("21", strings.Replace(well, `"Service":{`, `"Checks":[{"Status":"critical"}],"Service":{`, 1))
+		p := &fakeProber{}
+		f := &fake{ping: domain, script: map[string][]reply{"mesh:web": {raw("20", well), ill, ill, hang, ill}}}
+		r := start(t, f, ConsulOptions{Prober: p,
+			Watches: []Watch{{Service: "web", Query: Query{Mesh: true}}}})
+		time.Sleep(30 * time.Second)
+		const want = "n/a /ns/default/dc/dc1/svc/web web.default.dc1.internal.td.consul"
+		r.wantSet(t, want)
+		p.mu.Lock()
+		last := p.last
+		p.mu.Unlock()
+		if got := named(last); got != want {
+			t.Errorf("probed %q, want %q", got, want)
+		}
+		p.kill("n/a")
+		time.Sleep(5 * time.Second)
+		r.wantSet(t)
+		r.stop()
+	})
+}
+
 // While the agent does not name the trust domain, an answer with a gateway changes nothing.
 func TestGatewayWithoutATrustDomain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
