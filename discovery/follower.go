@@ -132,6 +132,9 @@ func (c *Consul) follow(f *follower, targets []target) {
 		s.Updates++
 		s.LastChange = time.Now()
 	})
+	if c.store != nil {
+		c.store.markDirty()
+	}
 	if before != nil {
 		var names []string
 		for i := range targets {

@@ -239,8 +239,10 @@ func TestErrorsOfTheChainKeepItsTiers(t *testing.T) {
 		bad reply
 		log string
 	}{
-		"no leader":      {status(500, "No cluster leader"), "consul is lost"},
-		"denied":         {status(403, "Permission denied: token lacks permission"), "consul denies access"},
+		"no leader": {status(500, "No cluster leader"), "consul is lost"},
+		"denied":    {status(403, "Permission denied: token lacks permission"), "consul denies access"},
+		"no connect": {status(500, "Connect must be enabled in order to use this endpoint"),
+			"consul cannot answer a query"},
 		"nonsense":       {raw("21", "{}"), "consul is lost"},
 		"cut off":        {truncated, "consul is lost"},
 		"damaged":        {raw("21", `{"Chain":{"StartNode":"x"}}`), "consul is lost"},

@@ -99,7 +99,8 @@ func KindOf(err error) Kind {
 	switch {
 	case strings.Contains(status.Text, filterTrouble):
 		return Refused
-	case strings.Contains(status.Text, "No path to datacenter"), strings.Contains(status.Text, "Query not found"):
+	case strings.Contains(status.Text, "No path to datacenter"), strings.Contains(status.Text, "Query not found"),
+		strings.Contains(status.Text, noConnect):
 		return Unable
 	case strings.Contains(status.Text, "ACL not found"), strings.Contains(status.Text, "Permission denied"):
 		return Denied // the status is 500 if one server asked another

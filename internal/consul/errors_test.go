@@ -26,6 +26,7 @@ func TestKindsOfErrors(t *testing.T) {
 		{&StatusError{503, "error reading from server: EOF"}, Lost},
 		{&StatusError{404, "Invalid URL path"}, Lost},
 		{&StatusError{500, "No path to datacenter"}, Unable},
+		{&StatusError{500, "Connect must be enabled in order to use this endpoint"}, Unable},
 		{&StatusError{429, "rate limit exceeded"}, Throttled},
 		{&StatusError{403, "ACL not found"}, Denied},
 		{&StatusError{401, ""}, Denied},
