@@ -141,8 +141,8 @@ func (s *slots) spareLocked() int {
 }
 
 // refuse gives back the slot of a query whose connection the agent has refused, and lowers the limit. Call refuse in
-// place of release, with the same value of urgent. The agent often refuses several queries at once. A refused query does
-// not count as a connection that the agent allows, so the last of these calls sets the right limit.
+// place of release, with the same value of urgent. The agent often refuses several queries at once. A refused query
+// does not count as a connection that the agent allows, so the last of these calls sets the right limit.
 func (s *slots) refuse(urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
