@@ -5,7 +5,10 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/mesh"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
@@ -209,6 +213,47 @@ func TestCertificatesGoToTheNextStore(t *testing.T) {
 	successor.keys.mesh.saved = g.keys.mesh.export()
 	if _, err := successor.apply(config.Consul{}, "web")[0].EndpointTLS.Config(sidecar()); err != nil {
 		t.Errorf("the successor has no certificate: %v", err)
+	}
+}
+
+// While Consul is away, the successor of an upgrade still has the certificates. They are in no file.
+func TestSuccessorGetsCertificatesInMemory(t *testing.T) {
+	a, err := testconsul.Start(t.Context(), testconsul.Options{Binary: testconsul.Need(t), Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Kill)
+	state, socket := t.TempDir(), filepath.Join(t.TempDir(), "admin.sock")
+	src := fmt.Sprintf("state_dir = %q\nadmin {\n  listen = \"unix://%s\"\n}\nconsul {\n  address = %q\n}\n",
+		state, socket, a.HTTP)
+	s := replaceable(t, src+"service \"billing\" {\n  listen = \"127.0.0.1:0\"\n  mesh {\n    as = \"web\"\n  }\n}\n")
+	testproc.Await(t, "a certificate", func() bool { return s.meshState().Identities[0].Serial != "" })
+	before := s.meshState()
+	a.Kill()
+	by, err := s.Upgrade(t.Context())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, s.log)
+	}
+	defer end(t, by.PID)
+	answers(t, socket, by.PID)
+	client := admin.NewClient(admin.Address{Socket: socket}, "", admin.Chosen)
+	defer client.Close()
+	var after admin.MeshAnswer
+	if err := client.Get(t.Context(), "/v1/mesh", &after); err != nil {
+		t.Fatal(err)
+	}
+	if after.TrustDomain != before.TrustDomain || len(after.Roots) != 1 || len(after.Identities) != 1 ||
+		after.Identities[0].Serial != before.Identities[0].Serial || !after.Identities[0].Usable() {
+		t.Errorf("got %+v, want %+v", after, before)
+	}
+	files, err := filepath.Glob(filepath.Join(state, "*"))
+	if err != nil || len(files) == 0 {
+		t.Errorf("got files %v, %v", files, err)
+	}
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err != nil || strings.Contains(string(text), "PRIVATE") {
+			t.Errorf("%s: %v, or it has a key", file, err)
+		}
 	}
 }
 
