@@ -16,10 +16,11 @@ var ErrHandshake = errors.New("TLS handshake failed")
 var ErrNotReady = errors.New("not ready to dial")
 
 // CauseOf returns the cause of err, which is the error of a dial or a datagram to an endpoint. If local is true, the
-// error says nothing about the endpoint: this host lacks a resource or filters the packet, or the caller gave up. In
-// that case the cause is zero, and Member.Failed must not be called.
+// error says nothing about the endpoint: this host lacks a resource or filters the packet, the endpoint does not accept
+// this host, or the caller gave up. In that case the cause is zero, and Member.Failed must not be called.
 func CauseOf(err error) (cause Cause, local bool) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, ErrLookups) || errors.Is(err, ErrNotReady) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrLookups) || errors.Is(err, ErrNotReady) ||
+		errors.Is(err, ErrDenied) {
 		return 0, true
 	}
 	if errors.Is(err, errUnfit) {

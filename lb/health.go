@@ -197,6 +197,40 @@ func (h *health) connected(trial *trialUse) {
 	}
 }
 
+// accepted counts a connection that the endpoint accepted, but may still deny. If the use is a trial, trial is not nil.
+func (h *health) accepted(trial *trialUse) {
+	if trial == nil {
+		return
+	}
+	h.mu.Lock()
+	begins := h.trial == trial
+	if begins {
+		h.startSilenceLocked(trial)
+	}
+	h.mu.Unlock()
+	if begins {
+		h.registry.reviewUsers(h, false)
+	}
+}
+
+// undecided ends a trial that shows neither that the endpoint is well nor that it fails. Another use may try the
+// endpoint.
+func (h *health) undecided(trial *trialUse) {
+	if trial == nil {
+		return
+	}
+	h.mu.Lock()
+	ends := h.trial == trial
+	if ends {
+		h.trial = nil
+		h.due.Store(h.nextTrialLocked())
+	}
+	h.mu.Unlock()
+	if ends {
+		h.registry.reviewUsers(h, false)
+	}
+}
+
 func (h *health) startSilenceLocked(trial *trialUse) {
 	trial.silentSince = h.registry.clock.now()
 	h.due.Store(trial.silentSince.add(trialSilence))

@@ -21,7 +21,7 @@
 // refused TCP connections, the first ejections are much shorter than a second. All services share the health of an
 // address. When too many endpoints of a service are ejected, its picks ignore ejections.
 //
-// Package lb imports no other package of Lictor, except internal/deadline.
+// Package lb imports only small packages of Lictor: internal/allowance, internal/deadline and internal/proxyproto.
 package lb
 
 import (

@@ -12,8 +12,11 @@ import (
 // Each pick begins one use of the endpoint. During the use, the proxier calls each of these methods at most once:
 //
 //	Connected      the TCP connection to the endpoint is established. Not for UDP, where connecting sends nothing.
-//	Dialed(took)   after Connected: how long connecting took.
+//	Accepted       in place of Connected, if the endpoint may still deny the connection.
+//	Dialed(took)   after Connected or Accepted: how long connecting took.
 //	Reached        the first byte, or the first datagram of a session, came from the endpoint.
+//	Denied(why)    after Accepted, or in place of it: the endpoint has denied the connection.
+//	Unanswered     after Accepted: the endpoint has ended the connection before it sent anything.
 //	Failed(cause)  the endpoint could not be reached, or reset the connection. Do not report failures of this host (no
 //	               descriptors, ports or memory), nor clients that gave up.
 //	Done           the use is over. Exactly once, after all other reports.
@@ -77,9 +80,12 @@ type usage struct {
 	// set, and needs no slow start.
 	joined instant
 
-	left  atomic.Bool
-	gone  atomic.Pointer[Leave] // nil: the endpoint has not left for good
-	index atomic.Int32          // index in the group's members; during an update it may be the index of another member
+	left atomic.Bool
+	gone atomic.Pointer[Leave] // nil: the endpoint has not left for good
+
+	unserved atomic.Pointer[unserved] // nil: the endpoint has served all connections that were not reported as failed
+
+	index atomic.Int32 // index in the group's members; during an update it may be the index of another member
 	entry ejectedEntry
 
 	_          [64]byte // keeps the fields that each pick writes off the cache line of the others
@@ -117,8 +123,17 @@ func (m *Member) Dialed(took time.Duration) {
 	m.dialTime.Add(int64(took))
 }
 
+// Accepted reports to the balancer that the endpoint accepted a connection that it may still deny. Only what the
+// endpoint sends shows that it serves. An ejected endpoint has returned if its trial goes on for trialSilence.
+func (m *Member) Accepted() { m.health.accepted(m.trial) }
+
 // Reached reports to the balancer that the endpoint sent something.
-func (m *Member) Reached() { m.health.reached() }
+func (m *Member) Reached() {
+	m.health.reached()
+	if u := m.unserved.Load(); u != nil {
+		u.answered(m)
+	}
+}
 
 // Failed reports to the balancer that the endpoint could not be reached, with the cause.
 func (m *Member) Failed(c Cause) {

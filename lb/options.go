@@ -67,7 +67,8 @@ type ProbeTLS struct {
 	Config func(e Endpoint) (*tls.Config, error)
 
 	// Denies says that the endpoints decide by the certificate of Config whether they serve it. A check that an
-	// endpoint denies neither fails nor succeeds, see Member.Denied.
+	// endpoint denies neither fails nor succeeds, see Member.Denied. To hear of it, each check waits until the
+	// endpoint sends something or ends the connection, or until the check's time is over.
 	Denies bool
 }
 

@@ -189,7 +189,7 @@ func (p *Prober) checkEndpoint(ctx context.Context, service string, m *Member, c
 
 // probe checks an endpoint once, and reports the result as the proxier does. A TCP connection is reported as Connected,
 // not as Reached, because the endpoint may still reset the next connection. A UDP answer is reported as Reached. After
-// a failed UDP check, only an answer ends the ejection, see checks.
+// a failed UDP check, only an answer ends the ejection, see checks. A check that the endpoint denies reports nothing.
 func (p *Prober) probe(ctx context.Context, service string, m *Member, c Check) {
 	limited, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -226,7 +226,7 @@ func (p *Prober) CanProbe(service string) bool {
 }
 
 // Probe checks the endpoint e of a service once, and reports nothing to the balancer. The balancer need not know e.
-// Probe returns nil if the endpoint can be reached.
+// Probe returns nil if the endpoint can be reached, even if it denies the check.
 func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
 	c, checked := p.checkOf(service)
 	if !checked {
@@ -240,7 +240,11 @@ func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
 	defer func() { <-p.slots }()
 	ctx, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	return p.check(ctx, p.optionsOf(service), e, c)
+	err := p.check(ctx, p.optionsOf(service), e, c)
+	if errors.Is(err, ErrDenied) { // the endpoint has answered
+		return nil
+	}
+	return err
 }
 
 // checkOf returns the check of a service. checkOf returns false if the service has no check.
@@ -269,18 +273,42 @@ func (p *Prober) connect(ctx context.Context, o Options, e Endpoint) error {
 		return err
 	}
 	if o.ProbeTLS != nil {
-		secure, err := o.ProbeTLS.shake(ctx, conn, e)
-		if err != nil {
-			_ = conn.Close()
-			return fmt.Errorf("%w: %w", ErrHandshake, err)
-		}
-		conn = secure
+		return o.ProbeTLS.connect(ctx, conn, e)
 	}
 	return hangUp(conn)
 }
 
+// connect checks over conn how e shakes hands, and closes conn.
+func (p *ProbeTLS) connect(ctx context.Context, conn net.Conn, e Endpoint) error {
+	secure, err := p.shake(ctx, conn, e)
+	if err == nil && p.Denies {
+		err = heed(ctx, secure)
+	}
+	if err == nil {
+		return hangUp(secure)
+	}
+	_ = conn.Close()
+	if denial := Denial(err); p.Denies && denial != nil {
+		return denial
+	}
+	return fmt.Errorf("%w: %w", ErrHandshake, err)
+}
+
+// heed waits for what an endpoint says to this host's certificate. Under TLS 1.3, a client hears that only after the
+// handshake. heed returns nil if the endpoint sends something, ends the connection without a reason, or has said
+// nothing when ctx ends.
+func heed(ctx context.Context, conn *tls.Conn) error {
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	_ = conn.CloseWrite() // so an endpoint that only waits for a request ends the connection
+	_, err := conn.Read(make([]byte, 1))
+	if Denial(err) == nil {
+		return nil
+	}
+	return err
+}
+
 // shake shakes hands with e over conn. It resumes no session, because a check has to see the certificate.
-func (p *ProbeTLS) shake(ctx context.Context, conn net.Conn, e Endpoint) (net.Conn, error) {
+func (p *ProbeTLS) shake(ctx context.Context, conn net.Conn, e Endpoint) (*tls.Conn, error) {
 	config, err := p.Config(e)
 	if err != nil {
 		return nil, err

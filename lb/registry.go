@@ -14,6 +14,7 @@ const unusedHealth = 2 * maxEjection
 type healthRegistry struct {
 	clock    clock
 	onChange func(HealthChange) // the NotifyHealth callback; nil: none
+	onDenial func(DenialChange) // the NotifyDenials callback; nil: none
 
 	mu      sync.Mutex
 	healths map[address]*health

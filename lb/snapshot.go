@@ -44,6 +44,11 @@ type EndpointSnapshot struct {
 	Ejections int   // ejections in a row
 	Cause     Cause // cause of the last ejection
 
+	// Denied and Unanswered count the connections that the endpoint has denied, or ended before it sent anything, since
+	// it last answered one of this service.
+	Denied     Unserved
+	Unanswered Unserved
+
 	// TryIn is the time until an endpoint in StateEjected is tried. If TryIn is zero or negative, the next pick tries
 	// the endpoint.
 	TryIn time.Duration
@@ -119,6 +124,11 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 func (m *Member) snapshot(q *query, ignores bool) EndpointSnapshot {
 	s := EndpointSnapshot{Endpoint: m.Endpoint, Open: m.open.Load(), Picks: m.picks.Load(), Failures: m.failed.Load(),
 		Dials: m.dials.Load(), DialTime: time.Duration(m.dialTime.Load()), Share: q.share(m)}
+	if u := m.unserved.Load(); u != nil {
+		u.mu.Lock()
+		s.Denied, s.Unanswered = u.denied, u.unanswered
+		u.mu.Unlock()
+	}
 	h := m.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
