@@ -15,7 +15,7 @@ type AccessRecord struct {
 	Protocol Protocol
 	Listener lb.Addr        // the listener's own address, which may be a wildcard
 	Client   netip.AddrPort // invalid for a client of a Unix socket, which has no address
-	Endpoint lb.Endpoint    // zero if no endpoint was reached
+	Endpoint lb.Endpoint    // zero if no endpoint was reached and none has denied the connection
 	Ended    time.Time      // time of the end
 	// Connect is the time from the arrival of a TCP client until an endpoint was reached, including failed attempts
 	// with other endpoints. A Connect of zero means that no endpoint was reached.
@@ -44,8 +44,9 @@ func clientName(client netip.AddrPort) any {
 // Reasons for the end of a TCP connection. Each reason says which side ended the connection first, and whether by a
 // close or by a failure.
 const (
-	ReasonUnserved       = "unserved"         // no endpoint was reached for the client
-	ReasonPerClient      = "per-client limit" // the client was at its limit, see Service.MaxPerClient
+	ReasonUnserved       = "unserved"                  // no endpoint was reached for the client
+	ReasonDenied         = "denied by the destination" // see EndpointTLS.Denies
+	ReasonPerClient      = "per-client limit"          // the client was at its limit, see Service.MaxPerClient
 	ReasonClientClosed   = "client closed"
 	ReasonEndpointClosed = "endpoint closed"
 	ReasonClientFailed   = "client failed" // the client's connection failed, usually by a reset

@@ -49,6 +49,7 @@ const (
 	RefusedProxyHeader                // the client did not send the PROXY header that it must send
 	RefusedHandshake                  // the TLS handshake with the client failed
 	RefusedNoRoute                    // the client's first bytes choose no service, see Service.SNI
+	RefusedDenied                     // the endpoint denied the connection, see EndpointTLS.Denies
 	refusals           int     = iota
 )
 
@@ -58,7 +59,7 @@ type RefusedBy [refusals]int64
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client",
-		"not_allowed", "proxy_header", "handshake", "no_route"}[r]
+		"not_allowed", "proxy_header", "handshake", "no_route", "denied"}[r]
 }
 
 // refusalOf returns the Refusal for an error that was passed to unserved.
@@ -68,6 +69,8 @@ func refusalOf(err error) Refusal {
 		return RefusedPerClient
 	case err == errNotAllowed:
 		return RefusedNotAllowed
+	case denialIn(err) != nil:
+		return RefusedDenied
 	case errors.Is(err, errProxyHeader):
 		return RefusedProxyHeader
 	case errors.Is(err, errClientHandshake):

@@ -50,13 +50,18 @@ func (d *dialer) dial(ctx context.Context) (streamConn, *lb.Member, error) {
 		began := time.Now()
 		conn, err := d.dialEndpoint(ctx, endpoint)
 		if err == nil {
-			endpoint.Connected()
+			d.service.accepted(endpoint, mayDeny(conn))
 			endpoint.Dialed(time.Since(began))
 			return conn, endpoint, nil
 		}
 		if ctx.Err() != nil {
 			endpoint.Done()
 			return nil, nil, ctx.Err()
+		}
+		if denied := denialIn(err); denied != nil {
+			endpoint.Denied(denied.why)
+			endpoint.Done()
+			return nil, nil, denied
 		}
 		d.missed(endpoint, err)
 		if connGone(d.client) {
@@ -203,6 +208,7 @@ func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (streamConn, er
 
 // secure shakes hands with endpoint m of spec over c. After an error, c is closed.
 func (d *dialer) secure(ctx context.Context, spec *Service, m *lb.Member, c streamConn) (streamConn, error) {
+	denies := spec.EndpointTLS.Denies
 	config, err := spec.EndpointTLS.Config(m.Endpoint)
 	if err == nil {
 		w := &wire{streamConn: c, bare: c}
@@ -212,10 +218,14 @@ func (d *dialer) secure(ctx context.Context, spec *Service, m *lb.Member, c stre
 		until := time.Now().Add(spec.connectTimeout())
 		var s *secureConn
 		if s, err = d.handshakes.shake(ctx, w, tls.Client(w, config), until); err == nil {
+			s.denies = denies
 			return s, nil
 		}
 	}
 	_ = c.Close() // not by a reset, which could overtake what TLS has told the endpoint
+	if denied := denialOf(m, denies, err); denied != nil {
+		return nil, denied
+	}
 	return nil, endpointHandshakeError(m, err)
 }
 

@@ -71,6 +71,8 @@ func (r endReason) String() string {
 		return ReasonPerClient
 	case r == unservedFor(RefusedNotAllowed):
 		return ReasonNotAllowed
+	case r == unservedFor(RefusedDenied):
+		return ReasonDenied
 	case r.isUnserved():
 		return ReasonUnserved
 	}

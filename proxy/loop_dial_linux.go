@@ -187,7 +187,7 @@ func (p *loopPair) established() {
 
 // joinEndpoint begins to relay.
 func (p *loopPair) joinEndpoint() {
-	p.endpoint.Connected()
+	p.s.accepted(p.endpoint, p.tls != nil && p.tls.denies)
 	p.endpoint.Dialed(p.loop.now - p.last)
 	p.addressReached()
 	announced := p.state == asking || p.tls != nil && p.tls.ends[serverSide] != nil
@@ -321,7 +321,13 @@ func (p *loopPair) leave() {
 		if p.reason == serverFailed && wasReset && p.hungUpOn() {
 			p.endpoint.Failed(lb.Reset)
 		}
+		if p.tls != nil && p.tls.denies && p.hungUpOn() && isUnanswered(p.reason, p.cause()) {
+			p.endpoint.Unanswered()
+		}
 		p.endpoint.Done()
 		p.endpoint = nil
+	}
+	if p.tls != nil {
+		p.tls.denies = false
 	}
 }

@@ -298,13 +298,19 @@ func (p *loopPair) sourceEnded(from int) {
 }
 
 // destinationFailed stops the direction to a peer that has failed. The direction from that peer goes on until the bytes
-// that it sent before are delivered. If
-// an endpoint reset the connection before it took a byte, another endpoint replaces it and gets the backlog.
+// that it sent before are delivered. If an endpoint reset the connection before it took or sent a byte, another endpoint
+// replaces it and gets the backlog.
 func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	to := 1 - from
 	if to == serverSide && (err == unix.ECONNRESET || err == unix.EPIPE) && p.untouched() {
-		p.redial()
-		return
+		if alert := p.lastWord(); alert != nil {
+			p.tlsFailed(serverSide, alert)
+			return
+		}
+		if p.flows[serverSide].backlog == nil {
+			p.redial()
+			return
+		}
 	}
 	p.because(failedBy(to), err)
 	p.drop(from)
@@ -430,14 +436,23 @@ func (p *loopPair) close() {
 func (p *loopPair) tellEnd() {
 	r := report{client: p.src, listener: p.socket.addr, age: max(p.loop.now-p.began, 0),
 		up: p.flows[clientSide].moved, down: p.flows[serverSide].moved, tls: p.clientTLS()}
-	if p.joined > 0 && p.endpoint != nil {
+	switch {
+	case p.endpoint == nil:
+	case p.joined > 0:
 		r.endpoint, r.dialTime = p.endpoint, p.joined-p.began
+	case p.reason == unservedFor(RefusedDenied):
+		r.endpoint = p.endpoint
 	}
-	var cause error
-	if p.errno != 0 {
-		cause = syscall.Errno(p.errno)
-	} else if p.tls != nil {
-		cause = p.tls.cause
+	p.s.ended(&r, p.reason, p.cause())
+}
+
+// cause returns the error that belongs to reason, or nil.
+func (p *loopPair) cause() error {
+	switch {
+	case p.errno != 0:
+		return syscall.Errno(p.errno)
+	case p.tls != nil:
+		return p.tls.cause
 	}
-	p.s.ended(&r, p.reason, cause)
+	return nil
 }

@@ -261,12 +261,20 @@ func (p *loopPair) secureEndpoint(spec *Service) {
 		}
 		return tls.Client(e, config), nil
 	})
+	p.tls.denies = t.Denies
 }
 
-// handshakeFailed records that the endpoint was not reached, and dials the next one.
+// handshakeFailed records that the endpoint was not reached, and dials the next one. A client that the endpoint has
+// denied gets no other one.
 func (p *loopPair) handshakeFailed(err error) {
+	denied := denialOf(p.endpoint, p.tls.denies, err)
 	if fd := p.letGo(serverSide); fd >= 0 {
 		p.loop.discard(fd)
+	}
+	if denied != nil {
+		p.denied(denied)
+		p.close()
+		return
 	}
 	p.missed(endpointHandshakeError(p.endpoint, err))
 	p.dial.name = nameDial{}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -75,16 +76,46 @@ func (p *loopPair) copyTLS(from int) {
 // tlsFailed ends the pair because of an error of TLS. The peer gets the alert that crypto/tls has written. With TLS
 // 1.3, a server tells only now that it does not accept the client's certificate.
 func (p *loopPair) tlsFailed(from int, err error) {
-	p.tls.cause = err
-	p.because(failedBy(from), 0)
-	p.reset = true
 	e := p.tls.ends[from]
 	e.endSent, e.fin = true, true // behind the alert
 	e.finish()
-	if from == serverSide && p.flows[serverSide].moved == 0 {
+	silent := from == serverSide && p.flows[serverSide].moved == 0
+	if denied := denialOf(p.endpoint, p.tls.denies, err); silent && denied != nil {
+		p.reset = true
+		p.denied(denied)
+		p.finish()
+		return
+	}
+	p.tls.cause = err
+	p.because(failedBy(from), 0)
+	p.reset = true
+	if silent {
 		p.s.notReached(p.endpoint, endpointHandshakeError(p.endpoint, err), "endpoint ended the connection by TLS")
 	}
 	p.finish()
+}
+
+// denied records that the endpoint has denied the connection. What has failed before has failed because of that.
+func (p *loopPair) denied(d *deniedError) {
+	p.tls.cause = d.why
+	p.reason, p.errno = unservedFor(RefusedDenied), 0
+	p.s.denied(p.src, d)
+}
+
+// lastWord reads what an endpoint that may deny has sent before its socket failed. It returns the alert by which the
+// endpoint has denied the connection, or nil. Bytes that the endpoint has sent go to the backlog.
+func (p *loopPair) lastWord() (alert error) {
+	if p.tls == nil || !p.tls.denies {
+		return nil
+	}
+	p.readable[serverSide] = true
+	b := p.loop.tls.plain[:]
+	n, err := p.readPlain(serverSide, b)
+	p.flows[serverSide].backlog, _ = p.loop.keepAll(b[:n])
+	if lb.Denial(err) == nil {
+		return nil
+	}
+	return err
 }
 
 // readPlain reads plaintext from a side into b. An error comes without bytes, or will come again.

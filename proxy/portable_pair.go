@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -59,9 +60,10 @@ type portablePair struct {
 	header []byte // PROXY header for the endpoint; nil if the endpoint's end is bare
 	kept   bool   // everything that was read from the client is in untaken
 
-	hungUp bool // the endpoint reset the connection before it sent anything
-	lost   bool // bytes that were read are neither written nor in untaken, or one side has ended properly
-	redial bool // no bytes were moved, and the client's connection stays open for another endpoint
+	hungUp bool         // the endpoint reset the connection before it sent anything
+	denied *deniedError // the endpoint denied the connection; nil if it did not
+	lost   bool         // bytes that were read are neither written nor in untaken, or one side has ended properly
+	redial bool         // no bytes were moved, and the client's connection stays open for another endpoint
 }
 
 func newPortablePair(client, server streamConn, s *service) *portablePair {
@@ -146,6 +148,12 @@ func (p *portablePair) move(m *mover) {
 		p.interruptLocked()
 	default:
 		p.blame(m.src, err)
+		if m.src == p.server && p.down.Load() == 0 {
+			p.denied = denialOf(p.endpoint, mayDeny(p.server), err)
+		}
+		if p.denied != nil { // what has failed before has failed because of that
+			p.why, p.cause = unservedFor(RefusedDenied), p.denied.why
+		}
 		p.because(failedBy(p.sideOf(m.src)), err)
 		p.reset = true
 		p.interruptLocked()
@@ -193,6 +201,22 @@ func (p *portablePair) isRefusedByTLS() bool {
 		!errors.As(p.cause, new(syscall.Errno))
 }
 
+// tellBalancer reports how the pair has ended to the balancer, and to the log if that was the endpoint's doing.
+func (p *portablePair) tellBalancer(client netip.AddrPort) {
+	switch {
+	case p.denied != nil:
+		p.service.denied(client, p.denied)
+	case p.hungUp && p.down.Load() == 0:
+		p.endpoint.Failed(lb.Reset)
+	case p.isRefusedByTLS():
+		p.service.notReached(p.endpoint, endpointHandshakeError(p.endpoint, p.cause),
+			"endpoint ended the connection by TLS")
+	}
+	if mayDeny(p.server) && p.down.Load() == 0 && time.Since(p.began) < earlyReset && isUnanswered(p.why, p.cause) {
+		p.endpoint.Unanswered()
+	}
+}
+
 func (p *portablePair) because(why endReason, cause error) {
 	if p.why == notEnded {
 		p.why, p.cause = why, cause
@@ -226,7 +250,7 @@ func (p *portablePair) interruptLocked() {
 func (p *portablePair) close() {
 	p.mu.Lock()
 	reset, hasty := p.reset, p.hasty
-	p.redial = p.hungUp && !p.lost && !hasty && p.up.Load() == 0 && p.down.Load() == 0
+	p.redial = p.hungUp && p.denied == nil && !p.lost && !hasty && p.up.Load() == 0 && p.down.Load() == 0
 	p.mu.Unlock()
 	if p.redial {
 		abort(p.server)

@@ -231,10 +231,8 @@ func (t *tcpSocket) forward(client streamConn, s *service, h *hop, first []byte,
 		}
 		if p.redial {
 			abort(client)
-		} else if p.hungUp && p.down.Load() == 0 {
-			endpoint.Failed(lb.Reset)
-		} else if p.isRefusedByTLS() {
-			s.notReached(endpoint, endpointHandshakeError(endpoint, p.cause), "endpoint ended the connection by TLS")
+		} else {
+			p.tellBalancer(src)
 		}
 		endpoint.Done()
 		if s.observed() {
@@ -286,7 +284,11 @@ func (t *tcpSocket) refuse(client streamConn, s *service, src netip.AddrPort, er
 		s.unserved(src, err)
 	}
 	if s.observed() {
-		s.ended(&report{client: src, listener: t.addr, age: time.Since(began), tls: peerOf(client)}, why, cause)
+		r := report{client: src, listener: t.addr, age: time.Since(began), tls: peerOf(client)}
+		if denied := denialIn(err); denied != nil {
+			r.endpoint, cause = denied.endpoint, denied.why
+		}
+		s.ended(&r, why, cause)
 	}
 }
 

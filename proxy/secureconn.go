@@ -22,7 +22,8 @@ type secureConn struct {
 	*tls.Conn
 	wire *wire
 
-	early []byte // bytes that were read before the relay, and not returned by Read yet
+	denies bool   // the peer is an endpoint with EndpointTLS.Denies
+	early  []byte // bytes that were read before the relay, and not returned by Read yet
 }
 
 // Read returns errTruncated, not io.EOF, if the peer ended the connection without close_notify.

@@ -39,6 +39,12 @@ func isSecure(c streamConn) bool {
 	return is
 }
 
+// mayDeny reports whether c leads to an endpoint with EndpointTLS.Denies.
+func mayDeny(c streamConn) bool {
+	s, is := c.(*secureConn)
+	return is && s.denies
+}
+
 // keepOpen turns keep-alive on. Accepted sockets do not get it from an inherited listener.
 func keepOpen(c streamConn) {
 	if tcp, is := c.(*net.TCPConn); is {
