@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"strings"
@@ -96,7 +97,7 @@ func TestDenied(t *testing.T) {
 					r := <-told
 					up += r.Up
 					if r.Reason != ReasonDenied || r.Refused != "denied" || r.Endpoint.ID == "" || r.Down != 0 ||
-						r.Err == nil || !strings.Contains(r.Err.Error(), "bad certificate") || !errors.Is(r.Err, lb.ErrDenied) {
+						!errors.Is(r.Err, lb.ErrDenied) || !strings.Contains(r.Err.Error(), "bad certificate") {
 						t.Errorf("got %+v", r)
 					}
 				}
@@ -216,8 +217,8 @@ func TestOtherAlertsAreFailures(t *testing.T) {
 		s.EndpointTLS = mayDenyTLS(clientConfig(version))
 		h.serve(s, tlsServer(t, serverConfig(version), func(c testConn) {
 			io.ReadFull(c, make([]byte, 1))
-			c.(*tlsConn).bare.Write(append([]byte{23, 3, 3, 0, 100}, make([]byte, 100)...)) // Lictor answers by an alert
-			io.Copy(io.Discard, c)
+			c.(*tlsConn).bare.Write(append([]byte{23, 3, 3, 0, 100}, make([]byte, 100)...))
+			io.Copy(io.Discard, c) // the alert of Lictor
 		}))
 		c := dialTCP(t, at)
 		io.WriteString(c, "x")
@@ -226,6 +227,66 @@ func TestOtherAlertsAreFailures(t *testing.T) {
 		eventually(t, equals("failed", func() int64 { return h.stats().DialsFailedBy[lb.Handshake] }, 2))
 		if n := h.stats().RefusedBy[RefusedDenied]; n != 0 {
 			t.Errorf("%d were denied", n)
+		}
+	})
+}
+
+// Handshakes with endpoints are counted, and by their reasons if they fail.
+func TestHandshakesAreCounted(t *testing.T) {
+	forEachVersion(t, func(t *testing.T, h *house, version uint16) {
+		config := clientConfig(version)
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+		var bad atomic.Pointer[error]
+		s := Service{ConnectTimeout: 20 * time.Second, EndpointTLS: &EndpointTLS{
+			Config: func(lb.Endpoint) (*tls.Config, error) {
+				if err := bad.Load(); err != nil {
+					return nil, *err
+				}
+				return config, nil
+			}}}
+		at := h.serve(s, tlsServer(t, serverConfig(version), echo))
+		for range 3 {
+			c := dialTCP(t, at)
+			exchange(t, c, "hello")
+			c.Close()
+		}
+		n := h.stats().Handshakes
+		if n.Full != 1 || n.Resumed != 2 || n.Time <= 0 || n.FailedBy != (Handshakes{}).FailedBy {
+			t.Errorf("got %+v, want one full and two resumed", n)
+		}
+		stranger := serverConfig(version)
+		stranger.Certificates = []tls.Certificate{newAuthority("stranger").issue("lictor.test")}
+		notReady := fmt.Errorf("%w: no certificate", lb.ErrNotReady)
+		for _, tt := range []struct {
+			want   HandshakeFailure
+			server netip.AddrPort
+			err    *error
+		}{
+			{HandshakeCertificate, tlsServer(t, stranger, echo), nil},
+			{HandshakeEnded, tcpServer(t, func(c testConn) { c.Read(make([]byte, 1)) }), nil},
+			{HandshakeOther, tcpServer(t, named("this is no TLS")), nil},
+			{HandshakeTimeout, tcpServer(t, func(c testConn) { io.Copy(io.Discard, c) }), nil},
+			{HandshakeNotReady, tcpServer(t, echo), &notReady},
+			{HandshakeAlert, tlsServer(t, &tls.Config{}, echo), nil},
+		} {
+			if s.ConnectTimeout = 20 * time.Second; tt.want == HandshakeTimeout {
+				s.ConnectTimeout = 50 * time.Millisecond
+			}
+			bad.Store(tt.err)
+			h.serve(s, tt.server)
+			if c, err := dialAs(at.String()); err == nil { // otherwise the reset came before that
+				io.Copy(io.Discard, c)
+				c.Close()
+			}
+			eventually(t, equals(tt.want.String(), func() int64 { return h.stats().Handshakes.FailedBy[tt.want] }, 1))
+		}
+		if n := h.stats().Handshakes; n.Full != 1 || n.Resumed != 2 {
+			t.Errorf("got %+v, want no more", n)
+		}
+		s.EndpointTLS = nil
+		h.serve(s, tcpServer(t, echo))
+		if n := h.stats().Handshakes; n != nil {
+			t.Errorf("got %+v of a service without TLS", n)
 		}
 	})
 }

@@ -208,19 +208,23 @@ func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (streamConn, er
 
 // secure shakes hands with endpoint m of spec over c. After an error, c is closed.
 func (d *dialer) secure(ctx context.Context, spec *Service, m *lb.Member, c streamConn) (streamConn, error) {
-	denies := spec.EndpointTLS.Denies
+	began, denies := time.Now(), spec.EndpointTLS.Denies
 	config, err := spec.EndpointTLS.Config(m.Endpoint)
 	if err == nil {
 		w := &wire{streamConn: c, bare: c}
 		if d.request == nil { // otherwise the endpoint has got the header
 			w.header = d.service.proxyHeader(d.hop)
 		}
-		until := time.Now().Add(spec.connectTimeout())
+		conn := tls.Client(w, config)
 		var s *secureConn
-		if s, err = d.handshakes.shake(ctx, w, tls.Client(w, config), until); err == nil {
+		if s, err = d.handshakes.shake(ctx, w, conn, began.Add(spec.connectTimeout())); err == nil {
+			d.service.at(0).handshakes.count(conn, time.Since(began), nil)
 			s.denies = denies
 			return s, nil
 		}
+	}
+	if ctx.Err() == nil {
+		d.service.at(0).handshakes.count(nil, 0, err)
 	}
 	_ = c.Close() // not by a reset, which could overtake what TLS has told the endpoint
 	if denied := denialOf(m, denies, err); denied != nil {

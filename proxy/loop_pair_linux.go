@@ -298,8 +298,8 @@ func (p *loopPair) sourceEnded(from int) {
 }
 
 // destinationFailed stops the direction to a peer that has failed. The direction from that peer goes on until the bytes
-// that it sent before are delivered. If an endpoint reset the connection before it took or sent a byte, another endpoint
-// replaces it and gets the backlog.
+// that it sent before are delivered. If an endpoint reset the connection before it took or sent a byte, another
+// endpoint replaces it and gets the backlog.
 func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	to := 1 - from
 	if to == serverSide && (err == unix.ECONNRESET || err == unix.EPIPE) && p.untouched() {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +49,7 @@ func (p *loopPair) Timeout() {
 	switch p.state {
 	case connecting, asking:
 		if p.isShaking(serverSide) {
-			p.handshakeFailed(os.ErrDeadlineExceeded)
+			p.tooSlow()
 			return
 		}
 		p.connectFailed(unix.ETIMEDOUT)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,7 +28,8 @@ type handshake struct {
 	givenUp atomic.Bool // the pair does not wait for the result
 	prefix  []byte      // what is sent in front of the first record
 	buf     *[maxRecord]byte
-	heard   bool // the peer has sent something
+	heard   bool          // the peer has sent something
+	began   time.Duration // by the loop's clock
 }
 
 var errGivenUp = errors.New("given up")
@@ -39,7 +41,7 @@ var handshakeBuffers = sync.Pool{New: func() any { return new([maxRecord]byte) }
 // handshaken gets the result.
 func (p *loopPair) shakeHands(side int, first, prefix []byte, connect func(e *tlsEnd) (*tls.Conn, error)) {
 	e := &tlsEnd{fd: p.fd[side], side: side, ahead: first}
-	h := &handshake{end: e, loop: p.loop, steps: &steps{}, prefix: prefix, heard: len(first) > 0}
+	h := &handshake{end: e, loop: p.loop, steps: &steps{}, prefix: prefix, heard: len(first) > 0, began: p.loop.now}
 	e.shake = h
 	if p.tls == nil {
 		p.tls = &pairTLS{}
@@ -193,6 +195,9 @@ func (p *loopPair) letGo(side int) (fd int32) {
 // handshaken handles the result of a handshake.
 func (p *loopPair) handshaken(e *tlsEnd, err error) {
 	h := e.shake
+	if e.side == serverSide {
+		p.s.at(p.loop.id).handshakes.count(e.conn, p.loop.now-h.began, err)
+	}
 	e.shake = nil
 	if err == nil {
 		e.kit, e.pair, e.more = p.loop.useTLS(), p, true
@@ -262,6 +267,12 @@ func (p *loopPair) secureEndpoint(spec *Service) {
 		return tls.Client(e, config), nil
 	})
 	p.tls.denies = t.Denies
+}
+
+// tooSlow ends a handshake with the endpoint that was not over in time.
+func (p *loopPair) tooSlow() {
+	p.s.at(p.loop.id).handshakes.count(nil, 0, os.ErrDeadlineExceeded)
+	p.handshakeFailed(os.ErrDeadlineExceeded)
 }
 
 // handshakeFailed records that the endpoint was not reached, and dials the next one. A client that the endpoint has

@@ -22,6 +22,7 @@ type counters struct {
 	datagramsDropped           atomic.Int64
 	datagramsOverrun           atomic.Int64
 	dials                      histogram
+	handshakes                 handshakeCounters // with endpoints
 }
 
 // DialBounds returns the upper bounds of the buckets that count dials, in ascending order. The last bucket has no
@@ -84,6 +85,8 @@ type Stats struct {
 	BytesDown         int64
 	Dials             Dials // successful dials of TCP connections
 
+	Handshakes *Handshakes // TLS handshakes with endpoints; nil if the service has no EndpointTLS now
+
 	Sessions         int64 // UDP sessions that have begun
 	SessionsActive   int64
 	SessionsEvicted  int64 // UDP sessions ended early to make place for others
@@ -139,9 +142,16 @@ func (s *service) activity() (a Activity) {
 
 // stats adds up the counters of all loops.
 func (s *service) stats() Stats {
-	t := Stats{Service: s.name(), Descriptors: s.share.descriptors()}
+	spec := s.spec.Load()
+	t := Stats{Service: spec.Name, Descriptors: s.share.descriptors()}
+	if spec.EndpointTLS != nil {
+		t.Handshakes = &Handshakes{}
+	}
 	for i := range s.counters {
 		c := &s.counters[i]
+		if t.Handshakes != nil {
+			c.handshakes.addTo(t.Handshakes)
+		}
 		t.Connections += c.connections.Load()
 		t.ConnectionsActive += c.active.Load()
 		t.EndedLeft += c.endedLeft.Load()
