@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,19 +90,19 @@ func (u *Unserved) add(now time.Time, why string) {
 	u.Last, u.Why = now, why
 }
 
-// Denied reports to the balancer that the endpoint has denied the connection. why is the reason that it gave. A denial
-// is neither a failure of the endpoint nor a success: another use may try an ejected endpoint.
+// Denied reports to the balancer that the endpoint has denied the connection because of why, see Denial. A denial is
+// neither a failure of the endpoint nor a success: another use may try an ejected endpoint.
 func (m *Member) Denied(why error) {
 	m.health.undecided(m.trial)
 	u := m.notServed()
-	now := time.Now()
+	now, reason := time.Now(), strings.TrimPrefix(why.Error(), ErrDenied.Error()+": ")
 	u.mu.Lock()
-	u.denied.add(now, why.Error())
+	u.denied.add(now, reason)
 	tell := u.denied.Connections == 1 && u.changes.Take(now, changesAtOnce, changeEvery)
 	u.told = u.told || tell
 	u.mu.Unlock()
 	if tell {
-		m.tell(DenialChange{Denied: true, Why: why.Error()})
+		m.tell(DenialChange{Denied: true, Why: reason})
 	}
 }
 
