@@ -45,6 +45,7 @@ func newDaemon(o Options) *Daemon {
 	d.resolver = lb.NewResolver(proxy.MaxLookups(forTraffic))
 	d.balancer = lb.NewRoundRobin()
 	d.balancer.NotifyHealth(d.healthChanged)
+	d.balancer.NotifyDenials(d.events.Denial)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Resolver = d.resolver
 	d.standbys = newStandbys(func(service string, endpoints []lb.Endpoint) {

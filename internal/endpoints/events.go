@@ -55,6 +55,8 @@ const (
 	KindUpgrade   Kind = "upgrade"   // an upgrade has failed (after a successful one, another process has the events)
 	KindFailover  Kind = "failover"  // a service switches to another of its sources, or back
 	KindLogLevel  Kind = "log_level" // the log level has changed
+	KindDenied    Kind = "denied"    // an endpoint denies connections of this host
+	KindAllowed   Kind = "allowed"   // an endpoint that denied connections has answered one
 
 	// Files with certificates of a service have changed, cannot be used, or expire.
 	KindCertificate Kind = "certificate"
@@ -180,6 +182,16 @@ func (l *Events) Health(c lb.HealthChange) {
 		e.Kind = KindEjected
 		again := c.TryIn.Round(10 * time.Millisecond)
 		e.Text = fmt.Sprintf("%s is ejected: %s; it is tried again in %v", c.Endpoint, c.Cause, again)
+	}
+	l.Add(e)
+}
+
+// Denial adds an event for an endpoint that begins to deny connections, or that answers again.
+func (l *Events) Denial(c lb.DenialChange) {
+	e := Event{Kind: KindAllowed, Service: c.Service, Endpoint: c.Endpoint,
+		Text: c.Endpoint + " answers again, after it has denied connections"}
+	if c.Denied {
+		e.Kind, e.Text = KindDenied, c.Endpoint+" denies connections: "+c.Why
 	}
 	l.Add(e)
 }

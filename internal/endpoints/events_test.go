@@ -35,6 +35,8 @@ func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 		Service: "web", Endpoint: "n/c", Ejected: true, Cause: lb.Refused, TryIn: 1234 * time.Millisecond,
 	})
 	l.Health(lb.HealthChange{Service: "web", Endpoint: "n/c"})
+	l.Denial(lb.DenialChange{Service: "web", Endpoint: "n/d", Denied: true, Why: "not you"})
+	l.Denial(lb.DenialChange{Service: "web", Endpoint: "n/d"})
 	events, _, _ := l.After(0, "web", MaxEvents)
 	var got []string
 	for _, e := range events {
@@ -45,6 +47,8 @@ func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 		"held n/b n/b: gone",
 		"ejected n/c n/c is ejected: refused; it is tried again in 1.23s",
 		"returned n/c n/c can be reached again",
+		"denied n/d n/d denies connections: not you",
+		"allowed n/d n/d answers again, after it has denied connections",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

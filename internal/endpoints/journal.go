@@ -83,6 +83,10 @@ func headlinesOf(k Kind) headlines {
 		return headlines{"endpoint ejected", "more endpoints ejected"}
 	case KindReturned:
 		return headlines{"endpoint gets clients again", "more endpoints get clients again"}
+	case KindDenied:
+		return headlines{"endpoint denies connections", "more endpoints deny connections"}
+	case KindAllowed:
+		return headlines{"endpoint allows connections again", "more endpoints allow connections again"}
 	case KindDrained:
 		return headlines{"endpoint drained", "more endpoints drained"}
 	case KindUndrained:
