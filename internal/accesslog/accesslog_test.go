@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -88,6 +89,13 @@ func TestAccessLines(t *testing.T) {
 	if got := string(appendJSON(nil, &r)); !strings.HasSuffix(got, `,"end":"unserved","reason":"full"}`+"\n") {
 		t.Errorf("got %s", got)
 	}
+	r.Reason, r.Refused, r.Err = proxy.ReasonDenied, "denied", errors.New("remote error: tls: bad certificate")
+	if got := string(appendJSON(nil, &r)); !strings.HasSuffix(got, `,"by":"endpoint",`+
+		`"end":"denied by the destination",`+
+		`"reason":"denied","error":"remote error: tls: bad certificate"}`+"\n") {
+		t.Errorf("got %s", got)
+	}
+	r.Refused, r.Err = "", nil
 	r.Protocol, r.DatagramsUp, r.Reason = proxy.UDP, 3, proxy.ReasonEndpointLeft
 	if got := string(appendText(nil, &r)); !strings.Contains(got,
 		" down=5311 datagrams_up=3 datagrams_down=0 by=lictor end=\"endpoint left\" protocol=udp") {
@@ -304,12 +312,13 @@ func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, unserved := sampleRecord(), sampleRecord()
-	unserved.Reason = proxy.ReasonUnserved
+	r, unserved, denied := sampleRecord(), sampleRecord(), sampleRecord()
+	unserved.Reason, denied.Reason = proxy.ReasonUnserved, proxy.ReasonDenied
 	for range 100 {
 		a.add(r)
 	}
 	a.add(unserved)
+	a.add(denied)
 	deadline := time.Now().Add(30 * time.Second)
 	await := func(what string, ok func() bool) {
 		t.Helper()
@@ -320,7 +329,8 @@ func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
-	await("11 lines: one of ten, and the one that was not served", func() bool { return countLines(t, path) == 11 })
+	await("12 lines: one of ten, and those of clients that were not served",
+		func() bool { return countLines(t, path) == 12 })
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +340,7 @@ func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 	if got := countLines(t, path); got != 1 {
 		t.Errorf("got %d lines in the new file, want 1", got)
 	}
-	if a.dropped.Load() != 0 || a.written.Load() != 12 {
+	if a.dropped.Load() != 0 || a.written.Load() != 13 {
 		t.Errorf("got %d dropped, %d written", a.dropped.Load(), a.written.Load())
 	}
 }

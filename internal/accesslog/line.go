@@ -155,7 +155,7 @@ func endedBy(reason string) string {
 	case reason == proxy.ReasonEndpointLeft: // Lictor ended the connection
 	case strings.HasPrefix(reason, "client"):
 		return "client"
-	case strings.HasPrefix(reason, "endpoint"):
+	case strings.HasPrefix(reason, "endpoint"), reason == proxy.ReasonDenied:
 		return "endpoint"
 	}
 	return "lictor"

@@ -77,7 +77,8 @@ func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logg
 
 // add queues a record, or drops it if too many wait. add never blocks.
 func (a *writer) add(r proxy.AccessRecord) {
-	if n := a.sample.Load(); r.Reason != proxy.ReasonUnserved && n > 1 && a.count.Add(1)%uint64(n) != 1 {
+	always := r.Reason == proxy.ReasonUnserved || r.Reason == proxy.ReasonDenied
+	if n := a.sample.Load(); !always && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
 	}
 	if !a.backlog.add(&r) {
