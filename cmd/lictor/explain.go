@@ -157,6 +157,7 @@ func writeExplanation(
 		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n",
 			visible.Text(strings.ToUpper(e.State)), visible.Text(e.ID), visible.Text(e.Address), e.Weight)
 		fmt.Fprintf(w, "     %s\n", visible.Text(why(now, e)))
+		writeUnserved(w, now, e)
 		if e.Name != nil {
 			fmt.Fprintf(w, "     addresses: %s\n", visible.Text(nameText(now, e.Name)))
 		}
@@ -177,6 +178,21 @@ func writeExplanation(
 		_ = writeEvents(w, "  ", events)
 	}
 	return w.Flush()
+}
+
+// writeUnserved writes which connections an endpoint has not served since it last answered one.
+func writeUnserved(w io.Writer, now time.Time, e *admin.Endpoint) {
+	times := func(u *admin.Unserved) string {
+		return fmt.Sprintf("%s in %s, the last one %s ago", config.Plural(int(u.Connections), "connection"),
+			brief(now.Sub(u.Since)), brief(now.Sub(u.Last)))
+	}
+	if d := e.Denied; d != nil {
+		fmt.Fprintf(w, "     denied by the destination: %s: %s\n", times(d), visible.Text(d.Why))
+	}
+	if u := e.Unanswered; u != nil {
+		fmt.Fprintf(w, "     closed before it answered: %s; Envoy does so if an intention denies,\n"+
+			"     or if it cannot reach its own service\n", times(u))
+	}
 }
 
 // nameText returns the addresses of a host name. If the last lookup failed, the text says how old they are and why it

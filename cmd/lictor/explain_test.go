@@ -141,6 +141,32 @@ func TestExplanationSaysWhichSourceIsInUse(t *testing.T) {
 		"source 3, last: not in use\n")
 }
 
+func TestExplanationSaysWhatWasNotServed(t *testing.T) {
+	t.Parallel()
+	since := testNow.Add(-2 * time.Minute)
+	s := &admin.Service{Name: "billing", Source: "billing", Set: admin.SetFresh, Endpoints: []admin.Endpoint{
+		{ID: "n/a", Address: "10.0.0.1:1", Weight: 1, State: admin.StateIn, Reason: admin.ReasonHealthy,
+			Denied: &admin.Unserved{Connections: 12, Since: since, Last: testNow.Add(-3 * time.Second),
+				Why: "remote error: tls: bad certificate"}},
+		{ID: "n/b", Address: "10.0.0.2:1", Weight: 1, State: admin.StateIn, Reason: admin.ReasonHealthy,
+			Unanswered: &admin.Unserved{Connections: 1, Since: since, Last: since}},
+	}}
+	var b strings.Builder
+	if err := writeExplanation(&b, testNow, s, nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(b.String(), "\n\n")
+	equal(t, got, "IN   n/a at 10.0.0.1:1, weight 1\n"+
+		"     healthy\n"+
+		"     denied by the destination: 12 connections in 2m, the last one 3s ago: "+
+		"remote error: tls: bad certificate\n"+
+		"\nIN   n/b at 10.0.0.2:1, weight 1\n"+
+		"     healthy\n"+
+		"     closed before it answered: 1 connection in 2m, the last one 2m ago; "+
+		"Envoy does so if an intention denies,\n"+
+		"     or if it cannot reach its own service\n")
+}
+
 // If the excluded instances cannot be fetched, the other endpoints are shown.
 func TestExplainWithoutTheExcluded(t *testing.T) {
 	t.Parallel()

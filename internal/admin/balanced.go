@@ -45,6 +45,7 @@ func balancedOf(now time.Time, all []lb.ServiceSnapshot, names Names) map[string
 func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) Endpoint {
 	e := Endpoint{ID: s.ID, Counters: &EndpointCounters{Active: s.Open, Picks: s.Picks, DialsFailed: s.Failures,
 		Dials: s.Dials, DialSeconds: s.DialTime.Seconds()}}
+	e.Denied, e.Unanswered = unservedOf(&s.Denied), unservedOf(&s.Unanswered)
 	failures := fmt.Sprintf("%s, %d in a row", s.Cause, s.Fails)
 	switch s.State {
 	case lb.StateEjected:
@@ -72,6 +73,14 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 		e.State, e.Until, e.Detail = StateIn, nil, failures+"; ignored, because too many endpoints are ejected"
 	}
 	return e
+}
+
+// unservedOf converts the connections that an endpoint has not served. unservedOf returns nil if there are none.
+func unservedOf(u *lb.Unserved) *Unserved {
+	if u.Connections == 0 {
+		return nil
+	}
+	return &Unserved{Connections: u.Connections, Since: u.Since, Last: u.Last, Why: u.Why}
 }
 
 // hostName returns what is known of an endpoint's host name. hostName returns nil if the endpoint has no host name, or

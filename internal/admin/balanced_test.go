@@ -11,6 +11,23 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
+// What an endpoint has not served reaches the API, and is absent if there is nothing.
+func TestWhatAnEndpointHasNotServed(t *testing.T) {
+	now := time.Now()
+	u := lb.Unserved{Connections: 2, Since: now, Last: now.Add(time.Second), Why: "no"}
+	e := balancedEndpoint(now, &lb.EndpointSnapshot{Denied: u}, false)
+	s := Service{Endpoints: []Endpoint{{}, {ID: "other"}}}
+	s.balanced(&Balanced{Endpoints: []Endpoint{e}})
+	if d := s.Endpoints[0].Denied; d == nil || *d != Unserved(u) || s.Endpoints[0].Unanswered != nil ||
+		s.Endpoints[1].Denied != nil {
+		t.Errorf("got %+v", s.Endpoints)
+	}
+	e = balancedEndpoint(now, &lb.EndpointSnapshot{Unanswered: u}, false)
+	if e.Unanswered == nil || *e.Unanswered != Unserved(u) || e.Denied != nil {
+		t.Errorf("got %+v", e)
+	}
+}
+
 func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for _, tt := range []struct {

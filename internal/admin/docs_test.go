@@ -32,7 +32,7 @@ func TestAPIIsDocumented(t *testing.T) {
 	}
 	for _, v := range []any{Status{}, Service{}, Endpoint{}, HostName{}, EndpointCounters{}, Counters{}, Descriptors{},
 		Event{}, Reload{}, Reason{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{},
-		EventsAnswer{},
+		EventsAnswer{}, Unserved{},
 		Connection{}, ConnectionsAnswer{}, Upgrade{}, Pending{}, changes{}, Mesh{}, MeshRoot{}, Identity{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {
@@ -44,7 +44,7 @@ func TestAPIIsDocumented(t *testing.T) {
 		endpoints.KindJoined, endpoints.KindLeft, endpoints.KindChanged, endpoints.KindOut, endpoints.KindHeld,
 		endpoints.KindEjected, endpoints.KindReturned, endpoints.KindDrained, endpoints.KindUndrained,
 		endpoints.KindStale, endpoints.KindRecovered, endpoints.KindReload, endpoints.KindUpgrade,
-		endpoints.KindLogLevel,
+		endpoints.KindLogLevel, endpoints.KindDenied, endpoints.KindAllowed,
 	}
 	words := []string{
 		ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby,
@@ -55,7 +55,7 @@ func TestAPIIsDocumented(t *testing.T) {
 		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh,
 		StateFine, StateDegraded, StateRefusing, KindNoEndpoint, KindFull, KindRetries, KindFailing, KindDescriptors,
 		KindStale, KindUnconfirmed, KindHidden, KindHeld, KindEjected, KindDrained, KindPanic, KindFailover, KindNames,
-		KindPending, KindReload, KindCertificate, KindIdentity,
+		KindPending, KindReload, KindCertificate, KindIdentity, KindDenied,
 		IdentityFine, IdentityFailing, IdentityExpiring, IdentityWaiting, IdentityExpired,
 	}
 	for _, kind := range kinds {

@@ -98,8 +98,21 @@ type Endpoint struct {
 	DrainedBy   string `json:"drained_by,omitempty"`
 	DrainReason string `json:"drain_reason,omitempty"`
 
+	// Denied counts connections that the endpoint has denied, and Unanswered those that it has ended before it sent
+	// anything. Both are nil once it has answered a connection, and for services whose endpoints do not deny.
+	Denied     *Unserved `json:"denied,omitempty"`
+	Unanswered *Unserved `json:"unanswered,omitempty"`
+
 	Name     *HostName         `json:"name,omitempty"` // if the endpoint has a host name, and lookups found something
 	Counters *EndpointCounters `json:"counters,omitempty"`
+}
+
+// An Unserved shows how many connections an endpoint has not served since it last answered one, and why.
+type Unserved struct {
+	Connections int64     `json:"connections"`
+	Since       time.Time `json:"since"`
+	Last        time.Time `json:"last"`
+	Why         string    `json:"why,omitempty"` // about the last one
 }
 
 // A HostName shows what is known of an endpoint's host name.

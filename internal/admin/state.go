@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -31,6 +32,7 @@ const (
 	KindRetries     = "retries"     // the retry budget was exhausted
 	KindFailing     = "failing"     // clients were refused because no endpoint answered them
 	KindDescriptors = "descriptors" // clients were refused, or over TCP wait, because no descriptor was free
+	KindDenied      = "denied"      // the destination denied clients' connections; degraded if not in the last seconds
 )
 
 // The kinds of reasons for a service in StateDegraded.
@@ -157,13 +159,38 @@ func (s *Service) refusedLately() (out []Reason) {
 		{proxy.RefusedRetries, KindRetries, "the retry budget was exhausted"},
 		{proxy.RefusedUnreached, KindFailing, "no endpoint answered"},
 		{proxy.RefusedDescriptors, KindDescriptors, "no file descriptor was free"},
+		{proxy.RefusedDenied, KindDenied, lb.ErrDenied.Error()},
 	} {
 		if s.RefusedRateBy[r.refusal.String()] > 0 {
+			if denied, are := s.denials(); are && r.kind == KindDenied {
+				out = append(out, denied)
+				continue
+			}
 			text := fmt.Sprintf("clients were refused in the last %d s: %s", refusedSamples, r.text)
 			out = append(out, Reason{Kind: r.kind, Text: text})
 		}
 	}
 	return out
+}
+
+// denials returns what endpoints have denied that have not answered since. denials returns false if there are none.
+func (s *Service) denials() (r Reason, are bool) {
+	endpoints, connections := 0, int64(0)
+	for i := range s.Endpoints {
+		d := s.Endpoints[i].Denied
+		if d == nil {
+			continue
+		}
+		endpoints++
+		connections += d.Connections
+		if r.Since == nil || d.Since.Before(*r.Since) {
+			r.Since = &d.Since
+		}
+	}
+	r.Kind = KindDenied
+	r.Text = fmt.Sprintf("%v; connections: %d, at %d of %d endpoints", lb.ErrDenied, connections, endpoints,
+		len(s.Endpoints))
+	return r, endpoints > 0
 }
 
 // attention returns what needs attention although clients are served. If counted is true, another reason has counted
@@ -196,6 +223,9 @@ func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
 	}
 	if i := s.Identity; i != nil && i.Usable() {
 		add(i.State != IdentityFine, KindCertificate, i.Trouble(), nil)
+	}
+	if denied, are := s.denials(); are && s.RefusedRateBy[proxy.RefusedDenied.String()] == 0 {
+		out = append(out, denied)
 	}
 	unresolved := 0
 	for i := range s.Endpoints {

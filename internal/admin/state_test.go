@@ -105,10 +105,33 @@ func casesOfLimits() []stateCase {
 			state:   StateDegraded, kinds: "descriptors", says: "new clients wait"},
 		{name: "descriptors are left", endpoints: "in/healthy",
 			service: Service{Protocol: "tcp", Descriptors: Descriptors{Taken: 98, Ceiling: 100}}, state: StateFine},
+		{name: "denied lately, and answered since", endpoints: "in/healthy",
+			service: Service{RefusedRateBy: map[string]float64{"denied": 1}}, state: StateRefusing, kinds: "denied",
+			says: "clients were refused in the last 10 s: denied by the destination"},
 		{name: "clients at their own limit", endpoints: "in/healthy",
 			service: Service{RefusedRateBy: map[string]float64{"per_client": 5}}, state: StateFine},
 		{name: "clients that may not come", endpoints: "in/healthy",
 			service: Service{RefusedRateBy: map[string]float64{"not_allowed": 5}}, state: StateFine},
+	}
+}
+
+// What endpoints deny is a reason until they answer again. The service refuses clients while some come and are denied.
+func TestServiceStateIfDenied(t *testing.T) {
+	first := time.Now().Add(-time.Minute)
+	for _, rate := range []float64{0, 1} {
+		s := Service{Set: SetFresh, Endpoints: endpointsLike("in/healthy in/healthy in/healthy")}
+		s.Endpoints[0].Denied = &Unserved{Connections: 2, Since: first.Add(time.Second)}
+		s.Endpoints[2].Denied = &Unserved{Connections: 3, Since: first}
+		if rate > 0 {
+			s.RefusedRateBy = map[string]float64{"denied": rate}
+		}
+		s.judge(&Balanced{})
+		want := map[float64]string{0: StateDegraded, 1: StateRefusing}[rate]
+		if s.State != want || len(s.Reasons) != 1 || s.Reasons[0].Kind != KindDenied ||
+			s.Reasons[0].Text != "denied by the destination; connections: 5, at 2 of 3 endpoints" ||
+			!s.Reasons[0].Since.Equal(first) {
+			t.Errorf("got %s because of %+v, want %s", s.State, s.Reasons, want)
+		}
 	}
 }
 

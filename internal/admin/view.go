@@ -299,7 +299,7 @@ func (s *Service) balanced(b *Balanced) {
 		if e == nil {
 			continue
 		}
-		e.Counters, e.Name = k.Counters, k.Name
+		e.Counters, e.Name, e.Denied, e.Unanswered = k.Counters, k.Name, k.Denied, k.Unanswered
 		if e.State == StateIn && k.State != "" {
 			e.because(&k)
 		}
