@@ -51,6 +51,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		e.attempts(&services[i])
 		e.descriptors(&services[i])
 		e.dials(&services[i])
+		e.handshakes(&services[i])
 		e.certificates(&services[i])
 	}
 	e.ejected(services)

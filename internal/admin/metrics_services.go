@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -143,6 +145,25 @@ func (e *exposition) dials(s *Service) {
 	e.histogram("lictor_dial_duration_seconds",
 		"How long TCP clients waited for an instance, including failed attempts.", count, s.stats.Dials.Sum, buckets,
 		"service", s.Name)
+}
+
+// handshakes sends the metrics of the TLS handshakes of a service with its endpoints, if it speaks TLS with them.
+func (e *exposition) handshakes(s *Service) {
+	h := s.stats.Handshakes
+	if h == nil {
+		return
+	}
+	const total = "lictor_dial_handshakes_total"
+	const help = "TLS handshakes with endpoints that succeeded, by whether they resumed a session."
+	e.counter(total, help, h.Full, "service", s.Name, "resumed", "false")
+	e.counter(total, help, h.Resumed, "service", s.Name, "resumed", "true")
+	e.send(prometheus.CounterValue, "lictor_dial_handshake_seconds_total",
+		"How long TLS handshakes with endpoints that succeeded took in total.", h.Time.Seconds(),
+		[]string{"service", s.Name})
+	for cause, n := range h.FailedBy {
+		e.counter("lictor_dial_handshake_failures_total", "TLS handshakes with endpoints that failed, by cause.", n,
+			"service", s.Name, "cause", proxy.HandshakeFailure(cause).String())
+	}
 }
 
 // endpoints sends the series of single endpoints, for at most maxEndpointSeries endpoints.

@@ -60,6 +60,8 @@ func busy(t *testing.T) *house {
 		f.stats[0].EndedLeft, f.stats[0].EndedAged, f.stats[0].DescriptorWaits = 4, 3, 11
 		f.stats[0].DialsFailedBy[0], f.stats[0].DialsFailedBy[lb.Reset], f.stats[0].Retries = 1, 2, 3
 		f.stats[0].RefusedBy[proxy.RefusedFull] = 6
+		f.stats[0].Handshakes = &proxy.Handshakes{Full: 3, Resumed: 4, Time: 5 * time.Millisecond}
+		f.stats[0].Handshakes.FailedBy[proxy.HandshakeAlert] = 2
 		f.stats[0].Descriptors = proxy.Descriptors{Taken: 12, Floor: 13, Ceiling: 14}
 		f.stats[1].DatagramsUp, f.stats[1].DatagramsOverrun = 9, 10
 		dns := discovery.WatchStatus{
@@ -157,6 +159,25 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 	}
 	if strings.Contains(text, `lictor_connections_total{service="dns"}`) || t.Failed() {
 		t.Errorf("got:\n%s", text)
+	}
+}
+
+func TestMetricsOfHandshakes(t *testing.T) {
+	text := scrape(busy(t))
+	for _, want := range []string{
+		`lictor_clients_refused_total{reason="denied",service="web"} 0`,
+		`lictor_dial_handshakes_total{resumed="false",service="web"} 3`,
+		`lictor_dial_handshakes_total{resumed="true",service="web"} 4`,
+		`lictor_dial_handshake_seconds_total{service="web"} 0.005`,
+		`lictor_dial_handshake_failures_total{cause="alert",service="web"} 2`,
+		`lictor_dial_handshake_failures_total{cause="not_ready",service="web"} 0`,
+	} {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("no %s in:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, `lictor_dial_handshakes_total{resumed="true",service="dns"}`) {
+		t.Error("a service without TLS has counters of handshakes")
 	}
 }
 
@@ -272,6 +293,8 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 	})
 	text := scrape(h)
 	endpoint := strings.Count(text, `{endpoint="n/1",service="web"}`)
+	h.fake.set(func(f *fake) { f.stats[0].Handshakes = &proxy.Handshakes{} })
+	handshakes := strings.Count(scrape(h), "\nlictor_dial_handshake")
 	docs, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
@@ -280,10 +303,11 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 		"| TCP service | %d; 16 of":   strings.Count(text, `service="web"`) - endpoint,
 		"| UDP service | %d |":        strings.Count(text, `service="dns"`),
 		"| endpoint | %d;":            endpoint,
+		"`endpoint_tls` | %d more |":  handshakes,
 		"| query to Consul | %d |":    strings.Count(text, `watch="`),
 		"service mesh | %d; and two":  strings.Count(text, `{identity="`) - 2,
-		"| TCP service | 53; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
-		"has 53 + 3 × 3 + 8 = %d ser": 53 + 3*3 + 8,
+		"| TCP service | 54; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
+		"has 54 + 3 × 3 + 8 = %d ser": 54 + 3*3 + 8,
 	} {
 		if want := fmt.Sprintf(row, n); !bytes.Contains(docs, []byte(want)) {
 			t.Errorf("docs/metrics.md has no %q", want)
