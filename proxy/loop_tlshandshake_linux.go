@@ -36,9 +36,9 @@ var errGivenUp = errors.New("given up")
 
 var handshakeBuffers = sync.Pool{New: func() any { return new([maxRecord]byte) }}
 
-// shakeHands makes a shaker do the handshake of one side. first are bytes of the peer that were read already, and prefix
-// is what the peer gets in front of the first record. connect makes the tls.Conn; the shaker calls it. The pair's method
-// handshaken gets the result.
+// shakeHands makes a shaker do the handshake of one side. first are bytes of the peer that were read already, and
+// prefix is what the peer gets in front of the first record. connect makes the tls.Conn; the shaker calls it. The
+// method handshaken of the pair gets the result.
 func (p *loopPair) shakeHands(side int, first, prefix []byte, connect func(e *tlsEnd) (*tls.Conn, error)) {
 	e := &tlsEnd{fd: p.fd[side], side: side, ahead: first}
 	h := &handshake{end: e, loop: p.loop, steps: &steps{}, prefix: prefix, heard: len(first) > 0, began: p.loop.now}
