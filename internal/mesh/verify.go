@@ -47,15 +47,16 @@ type trusted struct {
 	from, to time.Time
 }
 
-// verify is for tls.Config.VerifyConnection. It verifies resumed sessions too, with the authorities of now.
+// verify is for tls.Config.VerifyConnection. It verifies resumed sessions too, with the authorities of now. An error
+// wraps a *tls.CertificateVerificationError, as those of crypto/tls itself do.
 func (v *verifier) verify(state tls.ConnectionState) error {
 	now, chain, c := time.Now(), state.PeerCertificates, v.identity.current.Load()
 	switch {
 	case len(chain) == 0:
-		return errors.New("the endpoint has shown no certificate")
+		return unverified(chain, errors.New("the endpoint has shown none"))
 	case len(chain) > maxChain:
-		return fmt.Errorf("the endpoint has shown a chain of %d certificates, at most %d are accepted", len(chain),
-			maxChain)
+		return unverified(chain, fmt.Errorf("the endpoint has shown a chain of %d certificates, "+
+			"at most %d are accepted", len(chain), maxChain))
 	}
 	if err := v.trust(chain, c.roots, now); err != nil {
 		return err
@@ -70,7 +71,12 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 	for _, one := range got {
 		e.Got = append(e.Got, one.String())
 	}
-	return e
+	return unverified(chain, e)
+}
+
+// unverified returns the error for an endpoint that has shown chain and is refused because of err.
+func unverified(chain []*x509.Certificate, err error) error {
+	return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
 }
 
 // trust verifies the chain of an endpoint. A certificate that has just been verified is not verified again.
@@ -88,8 +94,8 @@ func (v *verifier) trust(chain []*x509.Certificate, r *roots, now time.Time) err
 	}
 	found, err := chain[0].Verify(options)
 	if err != nil {
-		err = &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
-		return fmt.Errorf("the endpoint, which says that it is %s, cannot be verified: %w", claims(chain[0]), err)
+		return fmt.Errorf("the endpoint, which says that it is %s, cannot be verified: %w", claims(chain[0]),
+			unverified(chain, err))
 	}
 	t := &trusted{raw: chain[0].Raw, roots: r, from: chain[0].NotBefore, to: chain[0].NotAfter}
 	for _, cert := range found[0] {

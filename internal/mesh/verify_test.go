@@ -95,6 +95,9 @@ func TestWrongEndpointsAreRefused(t *testing.T) {
 			if errors.Is(err, ErrNotReady) {
 				t.Error("the endpoint is not blamed")
 			}
+			if err != nil && !errors.As(err, new(*tls.CertificateVerificationError)) {
+				t.Errorf("%v does not count as an error about the certificate", err)
+			}
 		})
 	}
 }
