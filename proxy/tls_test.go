@@ -143,6 +143,7 @@ func (c *tlsConn) SetWriteBuffer(n int) error            { return c.bare.SetWrit
 // encrypted says at which ends the suite speaks TLS, and which version. A test that runs other tests sets it.
 var encrypted struct {
 	client, endpoint bool
+	denies           bool // endpoints may deny
 	version          uint16
 }
 
@@ -156,6 +157,9 @@ func encrypt(s *Service) {
 	}
 	if encrypted.endpoint {
 		s.EndpointTLS = suiteEndpoint()
+		if encrypted.denies {
+			s.EndpointTLS = suiteDenying()
+		}
 	}
 }
 
@@ -164,6 +168,7 @@ var (
 		return &AcceptTLS{Config: acceptTLS(serverConfig(0)).Config, Timeout: time.Minute}
 	})
 	suiteEndpoint = sync.OnceValue(func() *EndpointTLS { return endpointTLS(clientConfig(0)) })
+	suiteDenying  = sync.OnceValue(func() *EndpointTLS { return mayDenyTLS(clientConfig(0)) })
 )
 
 // shakeHands returns c, or a connection over c that speaks TLS as the suite does. If the handshake fails, each read and
@@ -190,20 +195,22 @@ var tlsEngines = []string{"auto", "portable"}
 func TestConformanceWithTLS(t *testing.T) {
 	onlyEngines = tlsEngines
 	t.Cleanup(func() {
-		encrypted.client, encrypted.endpoint, encrypted.version = false, false, 0
+		encrypted.client, encrypted.endpoint, encrypted.denies, encrypted.version = false, false, false, 0
 		onlyEngines = nil
 	})
 	for _, ends := range []struct {
 		name             string
 		client, endpoint bool
+		denies           bool
 		version          uint16
 	}{
-		{"in", true, false, tls.VersionTLS13},
-		{"out", false, true, tls.VersionTLS13},
-		{"both", true, true, tls.VersionTLS13},
-		{"both by TLS 1.2", true, true, tls.VersionTLS12},
+		{"in", true, false, false, tls.VersionTLS13},
+		{"out", false, true, true, tls.VersionTLS13},
+		{"both", true, true, false, tls.VersionTLS13},
+		{"both by TLS 1.2", true, true, false, tls.VersionTLS12},
 	} {
 		encrypted.client, encrypted.endpoint, encrypted.version = ends.client, ends.endpoint, ends.version
+		encrypted.denies = ends.denies
 		t.Run(ends.name, func(t *testing.T) {
 			for _, one := range testsWithTLS {
 				if one.once && ends.name != "both" {
