@@ -95,6 +95,29 @@ func TestTLSKeyUpdatesOfOpenSSL(t *testing.T) {
 	})
 }
 
+// A client that only changes its keys, and asks Lictor to do the same, is ended by an alert.
+func TestTLSStormOfKeyUpdates(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		at := h.serve(Service{AcceptTLS: acceptTLS(serverConfig(0))}, tcpServer(t, echo))
+		in, out := opensslClient(t, at, "-tls1_3")
+		const alert = "unexpected message"
+		updates := func() int { return strings.Count(out.String(), "KEYUPDATE") }
+		for i := 0; i < 100 && !strings.Contains(out.String(), alert); i++ {
+			fmt.Fprintln(in, "K") // a command only if it comes alone
+			eventually(t, func() error {
+				if updates() == i && !strings.Contains(out.String(), alert) {
+					return fmt.Errorf("after %d updates: neither one more nor an alert", i)
+				}
+				return nil
+			})
+		}
+		if n := updates(); n < 2 || n > 50 {
+			t.Errorf("the connection has ended after %d updates", n)
+		}
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+	})
+}
+
 // Renegotiation is refused by an alert, and the connection ends.
 func TestTLSRenegotiationOfOpenSSL(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
