@@ -66,6 +66,9 @@ type ProbeTLS struct {
 	// Config returns the configuration for the next handshake with e, which must verify e. Any goroutine may call it.
 	Config func(e Endpoint) (*tls.Config, error)
 
+	// HeaderInside says that ProbeHeader is the first thing inside TLS. Otherwise it goes ahead of the handshake.
+	HeaderInside bool
+
 	// Denies says that the endpoints decide by the certificate of Config whether they serve it. A check that an
 	// endpoint denies neither fails nor succeeds, see Member.Denied. To hear of it, each check waits until the
 	// endpoint sends something or ends the connection, or until the check's time is over.

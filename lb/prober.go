@@ -273,14 +273,17 @@ func (p *Prober) connect(ctx context.Context, o Options, e Endpoint) error {
 		return err
 	}
 	if o.ProbeTLS != nil {
-		return o.ProbeTLS.connect(ctx, conn, e)
+		return o.ProbeTLS.connect(ctx, conn, e, o.ProbeHeader)
 	}
 	return hangUp(conn)
 }
 
 // connect checks over conn how e shakes hands, and closes conn.
-func (p *ProbeTLS) connect(ctx context.Context, conn net.Conn, e Endpoint) error {
+func (p *ProbeTLS) connect(ctx context.Context, conn net.Conn, e Endpoint, header proxyproto.Version) error {
 	secure, err := p.shake(ctx, conn, e)
+	if err == nil && p.HeaderInside && header != proxyproto.None {
+		SendProbeHeader(secure, header)
+	}
 	if err == nil && p.Denies {
 		err = heed(ctx, secure)
 	}
@@ -332,14 +335,14 @@ func hangUp(conn net.Conn) error {
 	return conn.Close()
 }
 
-// dial connects to an endpoint over TCP, and sends the ProbeHeader. If the endpoint has a host name, dial tries the
-// addresses of the name in turn.
+// dial connects to an endpoint over TCP, and sends the ProbeHeader unless it comes inside TLS. If the endpoint has a
+// host name, dial tries the addresses of the name in turn.
 func (p *Prober) dial(ctx context.Context, o Options, e Endpoint) (net.Conn, error) {
 	if _, err := p.addresses(ctx, e); err != nil {
 		return nil, err
 	}
 	conn, err := p.Resolver.Dial(ctx, &net.Dialer{}, TCP, e, 0, nil)
-	if err == nil && o.ProbeHeader != proxyproto.None {
+	if err == nil && o.ProbeHeader != proxyproto.None && (o.ProbeTLS == nil || !o.ProbeTLS.HeaderInside) {
 		SendProbeHeader(conn, o.ProbeHeader)
 	}
 	return conn, err

@@ -1,8 +1,10 @@
 package lb
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -339,10 +341,12 @@ func TestCheckOverTLS(t *testing.T) {
 	good := ca.Issue(t, testcert.Request{Names: []string{"127.0.0.1"}}).TLS(t)
 	bad := testcert.NewAuthority(t, "other").Issue(t, testcert.Request{Names: []string{"127.0.0.1"}}).TLS(t)
 	for _, tt := range []struct {
-		name  string
-		shows *tls.Certificate // nil: the endpoint does not speak TLS
-		fails bool
-	}{{"good", &good, false}, {"bad", &bad, true}, {"none", nil, true}} {
+		name   string
+		shows  *tls.Certificate // nil: the endpoint does not speak TLS
+		inside bool             // the header comes inside TLS
+		fails  bool
+	}{{"good", &good, false, false}, {"bad", &bad, false, true}, {"none", nil, false, true},
+		{"header inside", &good, true, false}} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -353,10 +357,10 @@ func TestCheckOverTLS(t *testing.T) {
 			go func() {
 				conn, err := l.Accept()
 				if err == nil {
-					served <- serveCheck(conn, tt.shows)
+					served <- serveCheck(conn, tt.shows, tt.inside)
 				}
 			}()
-			b := balanced(Options{ProbeHeader: proxyproto.V2, ProbeTLS: &ProbeTLS{
+			b := balanced(Options{ProbeHeader: proxyproto.V2, ProbeTLS: &ProbeTLS{HeaderInside: tt.inside,
 				Config: func(e Endpoint) (*tls.Config, error) {
 					return &tls.Config{ServerName: e.Addr.Addr().String(), RootCAs: ca.Pool()}, nil
 				}}}, at("A", l.Addr()))
@@ -407,11 +411,15 @@ func TestCheckFollowsTheServerName(t *testing.T) {
 	}
 }
 
-// serveCheck serves a check that sends a PROXY header of version 2 without addresses, and then shakes hands.
-func serveCheck(conn net.Conn, shows *tls.Certificate) error {
+// serveCheck serves a check that sends a PROXY header of version 2 without addresses, and then shakes hands. If inside
+// is true, the handshake comes first.
+func serveCheck(conn net.Conn, shows *tls.Certificate, inside bool) error {
 	defer func() { _ = conn.Close() }()
-	if _, err := io.ReadFull(conn, make([]byte, 16)); err != nil {
-		return err
+	header := make([]byte, 16)
+	if !inside {
+		if _, err := io.ReadFull(conn, header); err != nil {
+			return err
+		}
 	}
 	if shows == nil {
 		return errors.New("no TLS is spoken here")
@@ -420,6 +428,16 @@ func serveCheck(conn net.Conn, shows *tls.Certificate) error {
 	if err := secure.Handshake(); err != nil {
 		return err
 	}
-	_, err := io.Copy(io.Discard, secure)
-	return err
+	if inside {
+		if _, err := io.ReadFull(secure, header); err != nil {
+			return err
+		}
+	}
+	if n, err := io.Copy(io.Discard, secure); n > 0 || err != nil {
+		return fmt.Errorf("%d bytes behind the header, %v", n, err)
+	}
+	if !bytes.HasPrefix(header, []byte("\r\n\r\n\x00\r\nQUIT\n")) {
+		return fmt.Errorf("got the header %q", header)
+	}
+	return nil
 }

@@ -206,9 +206,11 @@ func tcpServer(t *testing.T, handle func(c testConn)) netip.AddrPort {
 			open[c] = true
 			mu.Unlock()
 			wg.Go(func() {
-				if (!proxyHeaders || readHeader(c) == nil) && hearTLS(c) == nil {
+				if (!proxyHeaders || encrypted.inside || readHeader(c) == nil) && hearTLS(c) == nil {
 					s := shakeHands(c.(*net.TCPConn), true)
-					handle(s)
+					if !encrypted.inside || readHeader(s) == nil {
+						handle(s)
+					}
 					s.Close()
 				}
 				c.Close()

@@ -212,14 +212,14 @@ func (d *dialer) secure(ctx context.Context, spec *Service, m *lb.Member, c stre
 	config, err := spec.EndpointTLS.Config(m.Endpoint)
 	if err == nil {
 		w := &wire{streamConn: c, bare: c}
-		if d.request == nil { // otherwise the endpoint has got the header
+		if d.request == nil && !spec.EndpointTLS.HeaderInside { // otherwise the endpoint has got the header, or will
 			w.header = d.service.proxyHeader(d.hop)
 		}
 		conn := tls.Client(w, config)
 		var s *secureConn
 		if s, err = d.handshakes.shake(ctx, w, conn, began.Add(spec.connectTimeout())); err == nil {
 			d.service.at(0).handshakes.count(conn, time.Since(began), nil)
-			s.denies = denies
+			s.denies, s.inside = denies, spec.EndpointTLS.HeaderInside
 			return s, nil
 		}
 	}

@@ -202,8 +202,12 @@ func (p *loopPair) joinEndpoint() {
 			p.loop.now-p.began)
 	}
 	p.schedule()
-	if v := p.s.spec.Load().SendProxy; v != proxyproto.None && !announced {
+	switch v := p.s.spec.Load().SendProxy; {
+	case v == proxyproto.None:
+	case !announced:
 		p.announce(v)
+	case p.tls != nil && p.tls.inside:
+		p.announceInside(v)
 	}
 	if p.state == relaying {
 		p.move(clientSide)

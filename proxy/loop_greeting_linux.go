@@ -157,6 +157,16 @@ func (p *loopPair) announce(v proxyproto.Version) {
 	}
 }
 
+// announceInside is announce for an endpoint that gets the header inside TLS.
+func (p *loopPair) announceInside(v proxyproto.Version) {
+	header := p.appendHeader(nil, v)
+	p.keepFirst(header)
+	if p.opening == nil {
+		p.opening = &opening{}
+	}
+	p.opening.rest = len(header)
+}
+
 // appendHeader appends the PROXY header for the endpoint to b.
 func (p *loopPair) appendHeader(b []byte, v proxyproto.Version) []byte {
 	about := hop{client: p.src, server: p.dialled(), id: p.serial<<8 | uint64(uint8(p.loop.id)), tls: p.clientTLS()}

@@ -21,6 +21,7 @@ type pairTLS struct {
 	cause  error      // error of TLS that ended the pair; nil if none did
 	shown  *TLSPeer   // what the client's end has shown; set if that end is given up and a log wants to know
 	denies bool       // EndpointTLS.Denies of the endpoint's end
+	inside bool       // EndpointTLS.HeaderInside of the endpoint's end
 }
 
 // A tlsEnd is one end of a pair that speaks TLS. It is the net.Conn of its tls.Conn.

@@ -250,15 +250,15 @@ func (p *loopPair) insecure() {
 	p.unserved(clientHandshakeError(fmt.Errorf("it was not over within %v", p.loop.now-p.began)))
 }
 
-// secureEndpoint begins the handshake with the endpoint. If the endpoint gets a PROXY header, it leaves together with
-// the first record.
+// secureEndpoint begins the handshake with the endpoint. If the endpoint gets a PROXY header ahead of it, the header
+// leaves together with the first record.
 func (p *loopPair) secureEndpoint(spec *Service) {
 	var header []byte
-	if v := spec.SendProxy; v != proxyproto.None {
+	t, to := spec.EndpointTLS, p.endpoint.Endpoint
+	if v := spec.SendProxy; v != proxyproto.None && !t.HeaderInside {
 		header = p.appendHeader(nil, v)
 	}
 	p.loop.wheel.Set(&p.timer, p.loop.now+spec.connectTimeout())
-	t, to := spec.EndpointTLS, p.endpoint.Endpoint
 	p.shakeHands(serverSide, nil, header, func(e *tlsEnd) (*tls.Conn, error) {
 		config, err := t.Config(to)
 		if err != nil {
@@ -266,7 +266,7 @@ func (p *loopPair) secureEndpoint(spec *Service) {
 		}
 		return tls.Client(e, config), nil
 	})
-	p.tls.denies = t.Denies
+	p.tls.denies, p.tls.inside = t.Denies, t.HeaderInside
 }
 
 // tooSlow ends a handshake with the endpoint that was not over in time.

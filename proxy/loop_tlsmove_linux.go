@@ -212,7 +212,9 @@ func (p *loopPair) flushTLS(from int) bool {
 		}
 		f.backlog = k.next
 		p.last = p.loop.now
-		p.countMoved(from, k.to-k.from)
+		if n := p.withoutOpening(from, k.to-k.from); n > 0 {
+			p.countMoved(from, n)
+		}
 		p.loop.forget(k)
 	}
 	return true

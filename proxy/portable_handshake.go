@@ -64,11 +64,11 @@ func (m *mover) encrypt(c *secureConn, b []byte) error {
 	sent, err := m.flush(c, destination)
 	if err != nil {
 		if sent == 0 {
-			m.keepUntaken(b)
+			m.keepUntaken(b[m.opening:])
 		}
 		return err
 	}
-	m.countMoved(len(b))
+	m.countMoved(m.withoutOpening(len(b)))
 	return nil
 }
 

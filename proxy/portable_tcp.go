@@ -214,7 +214,7 @@ func (t *tcpSocket) forward(client streamConn, s *service, h *hop, first []byte,
 		}
 		p := newPortablePair(client, server, s)
 		p.endpoint, p.untaken = endpoint, d.untaken
-		if d.request == nil && !isSecure(server) { // otherwise the header has gone ahead of the request or handshake
+		if d.request == nil && !hasHeader(server) { // otherwise the header has gone ahead of the request or handshake
 			p.header = s.proxyHeader(h)
 		}
 		shown.pair.Store(p)

@@ -23,6 +23,7 @@ type secureConn struct {
 	wire *wire
 
 	denies bool   // the peer is an endpoint with EndpointTLS.Denies
+	inside bool   // the peer is an endpoint with EndpointTLS.HeaderInside
 	early  []byte // bytes that were read before the relay, and not returned by Read yet
 }
 

@@ -39,6 +39,13 @@ func isSecure(c streamConn) bool {
 	return is
 }
 
+// hasHeader reports whether the dial of c, a connection with an endpoint, has sent the PROXY header of a service that
+// sends one.
+func hasHeader(c streamConn) bool {
+	s, is := c.(*secureConn)
+	return is && !s.inside
+}
+
 // mayDeny reports whether c leads to an endpoint with EndpointTLS.Denies.
 func mayDeny(c streamConn) bool {
 	s, is := c.(*secureConn)

@@ -43,6 +43,10 @@ type EndpointTLS struct {
 	// each dial, by any goroutine, and must not block. An error means that e cannot be reached; it is logged.
 	Config func(e lb.Endpoint) (*tls.Config, error)
 
+	// HeaderInside says that a PROXY header for the endpoint is the first thing inside TLS, as in a service mesh: there
+	// a sidecar speaks TLS for the service that reads the header. Otherwise the header goes ahead of the handshake.
+	HeaderInside bool
+
 	// Denies says that the endpoints decide by Lictor's certificate whether they serve it, as those of a service mesh
 	// do by its intentions. An endpoint denies a connection if it ends it by an alert about that certificate before it
 	// has sent anything. Then the client is refused with RefusedDenied, no other endpoint is tried, and the endpoint's

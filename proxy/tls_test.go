@@ -145,6 +145,7 @@ var encrypted struct {
 	client, endpoint bool
 	denies           bool // endpoints may deny
 	version          uint16
+	inside           bool // with proxyHeaders, endpoints get the header inside TLS
 }
 
 // encrypt makes s speak TLS at the ends that encrypted says. Each call gives s the same settings.
@@ -161,6 +162,9 @@ func encrypt(s *Service) {
 			s.EndpointTLS = suiteDenying()
 		}
 	}
+	if encrypted.inside {
+		s.EndpointTLS = suiteInside()
+	}
 }
 
 var (
@@ -169,6 +173,9 @@ var (
 	})
 	suiteEndpoint = sync.OnceValue(func() *EndpointTLS { return endpointTLS(clientConfig(0)) })
 	suiteDenying  = sync.OnceValue(func() *EndpointTLS { return mayDenyTLS(clientConfig(0)) })
+	suiteInside   = sync.OnceValue(func() *EndpointTLS {
+		return &EndpointTLS{Config: suiteEndpoint().Config, HeaderInside: true}
+	})
 )
 
 // shakeHands returns c, or a connection over c that speaks TLS as the suite does. If the handshake fails, each read and
@@ -220,6 +227,26 @@ func TestConformanceWithTLS(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The tests of connections hold as well if endpoints get a PROXY header inside TLS, as in a service mesh.
+func TestConformanceWithHeadersInsideTLS(t *testing.T) {
+	onlyEngines, proxyHeaders = tlsEngines, true
+	t.Cleanup(func() {
+		encrypted.client, encrypted.endpoint, encrypted.version, encrypted.inside = false, false, 0, false
+		onlyEngines, proxyHeaders = nil, false
+	})
+	encrypted.endpoint, encrypted.inside, encrypted.version = true, true, tls.VersionTLS13
+	for _, test := range []func(*testing.T){
+		TestTCPBulkBothWays, TestTCPHalfCloseByClientKeepsReturnTraffic, TestTCPHalfCloseByServerKeepsRequestTraffic,
+		TestTCPResetByClientReachesServer, TestTCPResetByServerReachesClientAfterItsBytes,
+		TestTCPEarlyAnswerIsDelivered, TestTCPBackPressure, TestQueuedClientMaySendAndHalfClose,
+		TestResetBeforeAnythingMovedCostsNobody, TestResetAfterTheClientSpokeCountsAgainstTheEndpoint,
+	} {
+		test(t)
+	}
+	encrypted.client = true
+	TestTCPRandomConnections(t)
 }
 
 // testsWithTLS are the tests that hold with TLS. A test whose clients come while Lictor does not accept them cannot be

@@ -118,8 +118,8 @@ func (t *tlsWithEndpoints) enter(store *meshStore, s *config.Service) {
 	identity := store.Use(s.Mesh.As, s.Name)
 	config := func(e lb.Endpoint) (*tls.Config, error) { return meshConfig(identity, e) }
 	*t = tlsWithEndpoints{mesh: s.Mesh, store: store, identity: identity,
-		endpoint: &proxy.EndpointTLS{Config: config, Denies: true},
-		probe:    &lb.ProbeTLS{Config: config, Denies: true}}
+		endpoint: &proxy.EndpointTLS{Config: config, HeaderInside: true, Denies: true},
+		probe:    &lb.ProbeTLS{Config: config, HeaderInside: true, Denies: true}}
 }
 
 // awaitIdentities waits until the identities of services have certificates, for at most firstAnswer. Their clients
