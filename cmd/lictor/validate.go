@@ -62,8 +62,10 @@ Options:
   -live               Also show the instances that each service would use now,
                       and why other instances are left out. Check that the token
                       may read them, that the listen addresses can be used, and
-                      that this host is set up for transparent services. Needs
-                      Consul. Nothing is served.
+                      that this host is set up for transparent services. For
+                      services of the mesh, ask for the certificate of each
+                      identity, follow the discovery chain, and shake hands
+                      with one instance. Needs Consul. Nothing is served.
 ` + askOptions + `  -json               Print the result to stdout as JSON, in the format of
                       "terraform validate -json".
 

@@ -251,7 +251,11 @@ type shownServices struct {
 func sourceOf(s *config.Service) string {
 	var all []string
 	for _, q := range queriesOf(*s) {
-		all = append(all, whatOf(q))
+		what := whatOf(q)
+		if s.Mesh != nil {
+			what += fmt.Sprintf(" in the mesh, as %q", s.Mesh.As)
+		}
+		all = append(all, what)
 	}
 	if s.Static != nil {
 		all = append(all, config.Plural(len(s.Static.Endpoints), "static endpoint"))

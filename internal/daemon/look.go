@@ -18,9 +18,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/unixsocket"
 )
 
-// A looker returns the current result of a query. [discovery.Consul] is one.
+// A looker returns the current result of a query, and the tiers of a discovery chain. [discovery.Consul] is one.
 type looker interface {
 	Look(ctx context.Context, q discovery.Query) ([]discovery.Instance, error)
+	LookChain(ctx context.Context, w discovery.Watch) ([]discovery.Tier, error)
 }
 
 // A Listener is an address at which a running Lictor listens.
@@ -41,7 +42,8 @@ func (l Listener) covers(p config.Protocol, to config.Listener) bool {
 
 // Look reports what a daemon with this configuration would find now. Look checks which instances each service would
 // use, whether Consul allows the queries, whether the listen addresses are free, and whether this host is set up for
-// transparent services. The addresses of own count as free. Look serves nothing.
+// transparent services. For services of the mesh, Look also asks for the certificates of their identities, and shakes
+// hands with an endpoint. The addresses of own count as free. Look serves nothing.
 func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight, problems hcl.Diagnostics) {
 	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
 	if err != nil {
@@ -54,20 +56,25 @@ func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight,
 		all = append(all, seen...)
 	}
 	problems = append(problems, answersLost(cfg, all)...)
-	return all, append(problems, leadBack(ctx, cfg, all)...)
+	problems = append(problems, leadBack(ctx, cfg, all)...)
+	return all, append(problems, tryIdentities(ctx, cfg, all)...)
 }
 
 // A Sight is the current result of one query of a service.
 type Sight struct {
 	service   string
-	query     config.ConsulQuery
+	what      string // the query, in words
 	instances []discovery.Instance
+	notes     []string // lines for Describe
 }
 
 // lookAt runs the service's queries.
 func lookAt(
 	ctx context.Context, cfg *config.Config, s config.Service, consul looker,
 ) (all []Sight, problems hcl.Diagnostics) {
+	if s.Mesh != nil {
+		return lookAtMesh(ctx, cfg, s, consul)
+	}
 	for _, q := range queriesOf(s) {
 		instances, err := consul.Look(ctx, queryOf(q))
 		if d := lookProblem(s, q, instances, err); d != nil {
@@ -77,7 +84,7 @@ func lookAt(
 			problems = append(problems, d)
 		}
 		if len(instances) > 0 {
-			all = append(all, Sight{s.Name, q, instances})
+			all = append(all, Sight{service: s.Name, what: whatOf(q), instances: instances})
 		}
 	}
 	return all, problems
@@ -133,7 +140,7 @@ func whatOf(q config.ConsulQuery) string {
 	return strings.Join(parts, ", ")
 }
 
-// Describe returns one line for the query, and one for each instance.
+// Describe returns one line for the query, and one for each instance. Notes come last.
 func (s *Sight) Describe() []string {
 	in := 0
 	var lines []string
@@ -146,8 +153,8 @@ func (s *Sight) Describe() []string {
 		}
 	}
 	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, config.Plural(len(s.instances), "instance"),
-		whatOf(s.query))
-	return append([]string{head}, lines...)
+		s.what)
+	return append(append([]string{head}, lines...), s.notes...)
 }
 
 // CheckHost checks whether the access log of cfg can be opened on this host, without changing anything. Missing

@@ -41,6 +41,10 @@ func (partlyHidden) Look(context.Context, discovery.Query) ([]discovery.Instance
 	return []discovery.Instance{one}, &discovery.HiddenError{Missing: "node:read"}
 }
 
+func (partlyHidden) LookChain(context.Context, discovery.Watch) ([]discovery.Tier, error) {
+	return nil, nil
+}
+
 // Instances that the token may not read cause a warning. The other instances are shown.
 func TestLookWarnsOfHiddenInstances(t *testing.T) {
 	s := config.Service{Name: "web", Consul: &config.ConsulQuery{Service: "web"}}

@@ -79,6 +79,24 @@ func (s *Store) Run(ctx context.Context) {
 	s.followers.Wait()
 }
 
+// AskOnce asks Consul once for the authorities, and once for the certificate of each identity in use. It returns when
+// all answers have come, or have not. What has failed, State says. AskOnce must not be called together with Run.
+func (s *Store) AskOnce(ctx context.Context) {
+	ask := func(about subject) {
+		f := follower{store: s, about: about, longest: longestWait}
+		f.step(ctx)
+	}
+	ask(authorities{s})
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.all))
+	s.mu.Unlock()
+	var asking sync.WaitGroup
+	for _, i := range all {
+		asking.Go(func() { ask(i) })
+	}
+	asking.Wait()
+}
+
 // Use returns the identity called name, for service. The Store follows the identity's certificate until each caller has
 // called Close.
 func (s *Store) Use(name, service string) *Identity {
