@@ -38,6 +38,7 @@ type slots struct {
 	next    time.Time       // when to try a higher limit
 	retry   time.Duration   // time between two tries of a higher limit
 	tooMany bool            // the last try of a higher limit failed
+	proven  time.Time       // when a try of a higher limit has not failed; zero: none is under way
 }
 
 const (
@@ -153,7 +154,7 @@ func (s *slots) refuse(urgent bool) {
 	case !s.tooMany:
 		s.retry = min(2*s.retry, maxRetry)
 	}
-	s.refused, s.next, s.tooMany = now, now.Add(s.retry), true
+	s.refused, s.next, s.tooMany, s.proven = now, now.Add(s.retry), true, time.Time{}
 	allowed := s.held - 1
 	s.limit = max(min(s.limit, allowed-reserve(allowed)), 1)
 	s.changedLocked()
@@ -171,14 +172,24 @@ func (s *slots) refusing() bool {
 	return !s.refused.IsZero() && time.Since(s.refused) < maxStale
 }
 
-// raiseLocked raises the limit, if it is time to try more slots.
+// raiseLocked raises the limit, if it is time to try more slots. A try lasts for maxStale, in which each watch sends a
+// query. If it has not failed by then, that many connections are allowed. If watches take turns, they leave some of these
+// connections to others.
 func (s *slots) raiseLocked(now time.Time) {
-	if s.limit < s.most && now.After(s.next) {
-		s.next, s.tooMany = now.Add(s.retry), false
+	switch {
+	case s.limit >= s.most:
+		return
+	case now.After(s.next):
+		s.next, s.proven, s.tooMany = now.Add(s.retry), now.Add(maxStale), false
 		s.limit = min(2*s.limit, s.most)
-		s.changedLocked()
-		s.handOverLocked()
+	case s.short && !s.proven.IsZero() && now.After(s.proven):
+		s.proven = time.Time{}
+		s.limit = max(s.limit-reserve(s.limit), s.limit/2)
+	default:
+		return
 	}
+	s.changedLocked()
+	s.handOverLocked()
 }
 
 // changedLocked logs whether watches take turns, and starts turns if necessary. Call changedLocked when the limit or

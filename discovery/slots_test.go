@@ -300,6 +300,26 @@ func TestSlotsCountNoRefusedQueryAsAllowed(t *testing.T) {
 	}
 }
 
+// A higher limit that the agent allows is used for a moment only: others may need connections too.
+func TestSlotsLeaveRoomAfterATryThatSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(150, (&journal{}).logger(0))
+		s.limit, s.next, s.retry, s.watches, s.short = 10, time.Now(), maxRetry, 60, true
+		once := func() {
+			time.Sleep(maxStale + time.Second)
+			if err := s.acquire(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			s.release(false)
+		}
+		for _, want := range []int{20, 15, 15} {
+			if once(); s.limit != want {
+				t.Errorf("the limit is %d, want %d", s.limit, want)
+			}
+		}
+	})
+}
+
 // A query that the agent has passed on to its servers keeps its connection until its wait is over. Such a query is
 // therefore not cancelled.
 func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
