@@ -21,6 +21,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/hostport"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
@@ -120,10 +121,7 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 	}
 	install(one, "old")
 	var log testproc.Log
-	transport, err := newTransport(hostport.Agent{URL: *mustParse(t, first.URL)}, o, logger(&log))
-	if err != nil {
-		t.Fatal(err)
-	}
+	transport := transportTo(t, first.URL, o, logger(&log))
 	client := &http.Client{Transport: transport}
 	t.Cleanup(client.CloseIdleConnections)
 	get := func(s *httptest.Server) (client string, err error) {
@@ -185,10 +183,7 @@ func TestCertificateForAnotherNameIsRefused(t *testing.T) {
 		{"anything goes", "", func() { o.InsecureSkipVerify = true }},
 	} {
 		tt.change()
-		transport, err := newTransport(hostport.Agent{URL: *mustParse(t, s.URL)}, o, hclog.NewNullLogger())
-		if err != nil {
-			t.Fatal(err)
-		}
+		transport := transportTo(t, s.URL, o, hclog.NewNullLogger())
 		resp, err := (&http.Client{Transport: transport}).Get(s.URL)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
@@ -207,4 +202,12 @@ func mustParse(t *testing.T, address string) *url.URL {
 		t.Fatal(err)
 	}
 	return u
+}
+
+// transportTo returns a transport to a server.
+func transportTo(t *testing.T, server string, o TLSOptions, log hclog.Logger) *http.Transport {
+	t.Helper()
+	files, err := certificates.New(o, log)
+	must(t, err)
+	return newTransport(hostport.Agent{URL: *mustParse(t, server)}, files, new(net.Dialer).DialContext)
 }

@@ -23,8 +23,19 @@ var errNoAuthority = errors.New("the cluster has no certificate authority yet")
 // no error, a later call would not find more.
 func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 	var found Cluster
+	s := c.at.Load()
+	err := c.judge(ctx, s, func(ctx context.Context) (err error) {
+		found, err = c.clusterOf(ctx, s)
+		return err
+	})
+	return found, err
+}
+
+// clusterOf returns the cluster that s answers from, as Cluster does.
+func (c *Client) clusterOf(ctx context.Context, s *site) (Cluster, error) {
+	var found Cluster
 	var roots struct{ TrustDomain string }
-	err := c.Call(ctx, http.MethodGet, "/v1/agent/connect/ca/roots", nil, nil, &roots)
+	err := c.callAt(ctx, s, http.MethodGet, "/v1/agent/connect/ca/roots", nil, nil, &roots)
 	switch {
 	case err == nil && roots.TrustDomain == "":
 		return found, errNoAuthority
@@ -33,7 +44,7 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 	}
 	found.TrustDomain = roots.TrustDomain
 	var datacenters []string
-	err = c.Call(ctx, http.MethodGet, "/v1/catalog/datacenters", nil, nil, &datacenters)
+	err = c.callAt(ctx, s, http.MethodGet, "/v1/catalog/datacenters", nil, nil, &datacenters)
 	switch {
 	case err != nil && !isFinal(err):
 		return found, err
@@ -42,7 +53,7 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 		return found, nil
 	}
 	var self struct{ Config struct{ Datacenter string } }
-	err = c.Call(ctx, http.MethodGet, "/v1/agent/self", nil, nil, &self)
+	err = c.callAt(ctx, s, http.MethodGet, "/v1/agent/self", nil, nil, &self)
 	if err != nil && !isFinal(err) {
 		return found, err
 	}

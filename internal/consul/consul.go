@@ -1,8 +1,10 @@
-// Package consul is a client of one Consul agent's HTTP API.
+// Package consul is a client of Consul's HTTP API: of one agent or server, or of one at a time of several.
 //
 //	client, err := consul.New(consul.Options{Address: "127.0.0.1:8500", TokenFile: "/etc/lictor/token"})
 //	...
-//	answer, err := client.Query(ctx, consul.Request{Path: "/v1/health/service/web", Index: index, Wait: time.Minute})
+//	go client.Run(ctx) // moves to another address, if there is one
+//	answer, err := client.Query(ctx, consul.Request{Path: "/v1/health/service/web", Wait: time.Minute,
+//		Index: last.Index, Site: last.Site})
 //	...
 //	defer answer.Free()
 //

@@ -56,7 +56,7 @@ func IsRefusal(err error, refusing bool) bool {
 func IsCutOff(err error) bool {
 	var status *StatusError
 	var op *net.OpError
-	return !errors.As(err, &status) && !(errors.As(err, &op) && op.Op == "dial")
+	return !errors.Is(err, ErrMoved) && !errors.As(err, &status) && !(errors.As(err, &op) && op.Op == "dial")
 }
 
 // A Kind classifies errors. The kind determines how soon a query is repeated, and how the log describes the problem.

@@ -75,7 +75,7 @@ func TestManyQueriesAtOnceMakeFewConnections(t *testing.T) {
 	}
 	close(c.open)
 	running.Wait()
-	if n := len(client.gate); n != 0 {
+	if n := len(client.at.Load().gate); n != 0 {
 		t.Errorf("%d queries in the gate after all have ended", n)
 	}
 }

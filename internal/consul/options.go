@@ -19,6 +19,10 @@ type Options struct {
 	//	unix:///run/consul.sock              HTTP over a Unix socket
 	Address string
 
+	// More holds further addresses of the same cluster, in order of preference. The client uses one of them when
+	// Address does not answer: see Client.Run. All addresses must be https, or none.
+	More []string
+
 	// Token is the ACL token. If it is empty, the agent's default token applies.
 	Token string
 
@@ -39,7 +43,7 @@ type Options struct {
 	// Logger logs what operators should know. Logger never logs tokens. A nil Logger logs nothing.
 	Logger hclog.Logger
 
-	// Transport carries the requests. A nil Transport means connections to Address, configured by TLS.
+	// Transport carries the requests to all addresses. A nil Transport means connections to them, configured by TLS.
 	Transport http.RoundTripper
 
 	// MaxBody is the maximum size of an answer, in bytes. Zero means the constant MaxBody.

@@ -22,6 +22,8 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 		want string
 	}{
 		{"address", Options{Address: "nowhere"}, `"nowhere"`},
+		{"further address", Options{More: []string{"nowhere"}}, `"nowhere"`},
+		{"mixed addresses", Options{Address: https, More: []string{"127.0.0.1:1"}}, "some are not"},
 		{"token file", Options{TokenFile: missing}, missing},
 		{"empty token file", Options{TokenFile: empty}, "is empty"},
 		{"token file with two lines", Options{TokenFile: lines}, "more than one line"},
@@ -49,7 +51,7 @@ func TestEnvironmentDoesNotCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.token.get() != "" || c.namespace != "" || c.base.Host != defaultAddress {
+	if c.token.get() != "" || c.namespace != "" || c.at.Load().base.Host != defaultAddress {
 		t.Errorf("client %+v", c)
 	}
 }

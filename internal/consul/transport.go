@@ -2,23 +2,22 @@ package consul
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
 // newTransport returns a transport to the agent a. Over TLS the agent speaks HTTP/2, so a few connections carry any
-// number of queries. Without TLS each query needs a connection, and the agent allows 200 for each client address.
-func newTransport(a hostport.Agent, o TLSOptions, log hclog.Logger) (*http.Transport, error) {
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
+// number of queries. Without TLS each query needs a connection, and the agent allows 200 for each client address. The
+// argument files is nil without TLS.
+func newTransport(
+	a hostport.Agent, files *certificates.Files, dial func(ctx context.Context, network, addr string) (net.Conn, error),
+) *http.Transport {
 	tr := &http.Transport{
-		DialContext:         dialer.DialContext,
+		DialContext:         dial,
 		Proxy:               http.ProxyFromEnvironment, // as Consul's own tools do; loopback addresses need no proxy
 		TLSHandshakeTimeout: 5 * time.Second,
 		ForceAttemptHTTP2:   true,
@@ -44,16 +43,9 @@ func newTransport(a hostport.Agent, o TLSOptions, log hclog.Logger) (*http.Trans
 	}
 	if a.Socket != "" {
 		tr.Proxy = nil
-		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", a.Socket)
-		}
 	}
 	if a.URL.Scheme == "https" {
-		files, err := certificates.New(o, log)
-		if err != nil {
-			return nil, fmt.Errorf("TLS to consul: %w", err)
-		}
 		tr.TLSClientConfig = files.Config(a.URL.Hostname())
 	}
-	return tr, nil
+	return tr
 }
