@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,9 +52,12 @@ type Consul struct {
 }
 
 // NewConsul returns a Source for o. NewConsul reads the files that o names, but does not use the network. NewConsul
-// returns an error if a file or the address is not usable, or if two watches have the same service.
+// returns an error if a file or an address is not usable, or if two watches have the same service.
 func NewConsul(o ConsulOptions) (*Consul, error) {
 	o = o.withDefaults()
+	if o.Client != nil {
+		return newConsul(o, o.Client)
+	}
 	client, err := consul.New(o.client())
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 		c.restored[s.query] = s
 	}
 	c.restoredChains = earlier.chains
-	c.troubles.hasSaved = len(c.restored) > 0 && earlier.origin.at(client.Address())
+	c.troubles.hasSaved = len(c.restored) > 0 && earlier.origin.at(client)
 	if err := c.Apply(o.Watches); err != nil {
 		return nil, err
 	}
@@ -107,10 +111,10 @@ func (c *Consul) earlier() (all saved, check bool) {
 	return all, true
 }
 
-// atSameAddress reports whether the sets come from the agent at the current address. If they do not, atSameAddress logs
+// atSameAddress reports whether the sets come from one of the client's addresses. If they do not, atSameAddress logs
 // a warning. If the sets come from the file in StateDir, it also moves the file aside.
 func (c *Consul) atSameAddress(all saved, inFile bool) bool {
-	if all.origin.at(c.client.Address()) {
+	if all.origin.at(c.client) {
 		return true
 	}
 	c.options.Logger.Warn("saved endpoints are from another consul address: "+
@@ -154,6 +158,9 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	if c.ran.Swap(true) {
 		return errors.New("the source has run already")
 	}
+	c.epoch = newEpoch(nil)
+	defer c.client.OnMove(func(consul.Move) { c.moved() })()
+	c.running.Go(func() { c.client.Run(ctx) })
 	c.warmUp(ctx)
 	c.start(ctx, sink)
 	<-ctx.Done()
@@ -175,7 +182,7 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 func (c *Consul) start(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ctx, c.sink, c.epoch, c.restored, c.restoredChains = ctx, sink, newEpoch(nil), nil, nil
+	c.ctx, c.sink, c.restored, c.restoredChains = ctx, sink, nil, nil
 	if !c.client.Multiplexes() && c.options.MaxWatches > 0 {
 		c.slots = newSlots(c.options.MaxWatches, c.options.Logger)
 		c.slots.want(c.queriesLocked())
@@ -199,6 +206,44 @@ func (c *Consul) start(ctx context.Context, sink Sink) {
 		c.running.Go(func() { c.probe(ctx) })
 	}
 }
+
+// moved handles a move of the client to another address. What was learned about the former agent does not count any
+// more. All sets stay, and the client ends all queries with consul.ErrMoved, so that the watches ask anew.
+func (c *Consul) moved() {
+	c.streams.forget()
+	c.patience.forget()
+	c.here.forget()
+}
+
+// pause waits for d, but not longer than a moment after the client has moved away from a site: a query that has failed
+// there may succeed at the next one. pause returns false if ctx has ended.
+func (c *Consul) pause(ctx context.Context, d time.Duration, site uint64) bool {
+	moved := c.client.Moved()
+	if c.client.Site() != site {
+		d = min(d, c.spread())
+	}
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	case <-moved:
+		return sleep(ctx, min(d, c.spread()))
+	}
+}
+
+// spread returns a random time, so that the watches do not ask a new agent all at once.
+func (c *Consul) spread() time.Duration {
+	return rand.N(time.Duration(c.watching())*rampStep + time.Millisecond)
+}
+
+// Client returns the client of Consul.
+func (c *Consul) Client() *consul.Client { return c.client }
 
 // startLocked starts the watch w. nth is the position of w among the watches that are started together.
 func (c *Consul) startLocked(w *watch, nth int) {

@@ -30,3 +30,6 @@ func (f *fact) is() (is, known bool) {
 
 // claim returns true to exactly one caller while the fact is unknown. The caller that gets true should find out.
 func (f *fact) claim() bool { return f.state.CompareAndSwap(unknown, claimed) }
+
+// forget makes the fact unknown.
+func (f *fact) forget() { f.state.Store(unknown) }

@@ -20,6 +20,7 @@ type flights struct {
 type flightKey struct {
 	text  string // see Query.request
 	index uint64
+	site  uint64 // which site has sent the index
 }
 
 // A flight is a blocking query that is running, or about to run.
@@ -73,7 +74,7 @@ func (f *flights) land(key flightKey, one *flight, a answer, err error) {
 // share returns the answer to the blocking query q. If another watch is waiting for the same answer, share waits with
 // it; otherwise it calls send.
 func (p *poller) share(ctx context.Context, q question, b *belief, send func() (answer, error)) (answer, error) {
-	key, due, now := flightKey{p.request, q.index}, b.letGo(), time.Now()
+	key, due, now := flightKey{p.request, q.index, p.site}, b.letGo(), time.Now()
 	longest := p.consul.options.Wait * 5 / 4 // with jitter of Lictor and of the servers
 	one, begun := p.consul.flights.join(key, now.Add(until(longest, now, due)), due)
 	switch {

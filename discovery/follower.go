@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,8 @@ type follower struct {
 
 // chainQuery returns the query for the discovery chain that w follows, normalized.
 func (c *Consul) chainQuery(w *Watch) Query {
-	q := Query{Service: w.Query.Service, Datacenter: w.Query.Datacenter, chain: true}
+	q := Query{Service: w.Query.Service, Datacenter: w.Query.Datacenter, chain: true,
+		Namespace: w.Query.Namespace, Partition: w.Query.Partition}
 	if strings.TrimSpace(q.Service) == "" {
 		q.Service = w.Service
 	}
@@ -42,7 +44,8 @@ func (c *Consul) chainQuery(w *Watch) Query {
 
 // chainKey returns the key of a query for a discovery chain, also in the file of saved sets.
 func (c *Consul) chainKey(q *Query) string {
-	return fmt.Sprintf("%q", []string{c.options.Namespace, c.options.Partition, q.Service, q.Datacenter})
+	return fmt.Sprintf("%q", []string{cmp.Or(q.Namespace, c.options.Namespace),
+		cmp.Or(q.Partition, c.options.Partition), q.Service, q.Datacenter})
 }
 
 // newFollower returns a follower for the query q. If an earlier process has saved the targets of the chain, the
@@ -54,7 +57,7 @@ func newFollower(c *Consul, q Query) *follower {
 	}
 	f.poller = poller{query: &f.query, request: f.query.request(), consul: c, report: &f.reporter}
 	f.poller.passed.learn(true)
-	if earlier := c.origins.earlier; earlier == nil || earlier.origin.at(c.client.Address()) {
+	if earlier := c.origins.earlier; earlier == nil || earlier.origin.at(c.client) {
 		f.targets = c.restoredChains[f.key]
 	}
 	return f
@@ -63,7 +66,7 @@ func newFollower(c *Consul, q Query) *follower {
 // run asks for the chain repeatedly until ctx ends. run sends the first query after pause.
 func (f *follower) run(ctx context.Context, pause time.Duration) {
 	defer f.cancel()
-	for sleep(ctx, max(pause, f.poller.pace(time.Now(), f.next))) && !f.poller.retired.Load() {
+	for f.consul.pause(ctx, max(pause, f.poller.pace(time.Now(), f.next)), f.poller.site) && !f.poller.retired.Load() {
 		asked := f.poller.due(time.Now(), f.next)
 		a, err := f.poller.ask(ctx, asked, &belief{})
 		pause = f.take(ctx, asked, &a, err)
@@ -78,9 +81,12 @@ func (f *follower) take(ctx context.Context, asked question, a *answer, err erro
 	switch {
 	case ctx.Err() != nil || errors.Is(err, errTurn):
 		return 0
+	case errors.Is(err, consul.ErrMoved): // the next question has no index
+		return f.consul.spread()
 	case err == nil && a.index < asked.index:
 		f.next = question{}
 		f.consul.origins.forget()
+		f.consul.client.ForgetCluster()
 		f.reporter.disbelieved(wentBack, asked, a)
 		return f.poller.disbelieved(now)
 	case err == nil:
@@ -110,7 +116,8 @@ func (f *follower) home(ctx context.Context) home { return f.consul.home(ctx, &f
 // home returns where Lictor asks for the chain of q. The agent's datacenter is found out only if the answer does not
 // say it.
 func (c *Consul) home(ctx context.Context, q *Query) home {
-	h := home{asked: q.Datacenter, namespace: c.options.Namespace, partition: c.options.Partition}
+	h := home{asked: q.Datacenter, namespace: cmp.Or(q.Namespace, c.options.Namespace),
+		partition: cmp.Or(q.Partition, c.options.Partition)}
 	if h.asked != "" {
 		h.datacenter = c.origins.datacenter(ctx)
 	}

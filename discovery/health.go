@@ -14,6 +14,7 @@ import (
 // An ask holds the parameters of one query.
 type ask struct {
 	index      uint64        // Consul answers once its state is past index, or when wait is over; zero: at once
+	site       uint64        // see consul.Request.Site; only with an index
 	wait       time.Duration // only with an index
 	consistent bool          // the leader confirms that it is still the leader; only without an index
 	reuse      *parser       // parser of the answers to this query; nil: the query is sent once
@@ -22,6 +23,7 @@ type ask struct {
 // An answer is Consul's answer to a query for instances.
 type answer struct {
 	index    uint64 // index of the described state; may be zero
+	site     uint64 // see consul.Answer.Site
 	filtered bool   // Consul left out instances that the token may not see
 	denies   bool   // see consul.Answer.Denies
 	backend  string // see consul.Answer.Backend; shortened
@@ -41,7 +43,7 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	prepared := q.Prepared != ""
 	resp, err := c.client.Query(ctx, consul.Request{
 		Path: q.path(), Values: q.values(),
-		Index: how.index, Wait: how.wait, Consistent: how.consistent,
+		Index: how.index, Site: how.site, Wait: how.wait, Consistent: how.consistent,
 		NoIndex: prepared, Expect: how.reuse.expects(),
 	})
 	if err != nil {
@@ -49,8 +51,8 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	}
 	defer resp.Free()
 	a := answer{
-		index: resp.Index, filtered: resp.Filtered, denies: resp.Denies, backend: cut(resp.Backend, maxWord),
-		size: len(resp.Body), received: resp.Received,
+		index: resp.Index, site: resp.Site, filtered: resp.Filtered, denies: resp.Denies,
+		backend: cut(resp.Backend, maxWord), size: len(resp.Body), received: resp.Received,
 	}
 	if q.chain {
 		a.chain, err = chainIn(resp.Body)

@@ -20,6 +20,13 @@ type ConsulOptions struct {
 	//	unix:///run/consul.sock              HTTP over a Unix socket
 	Address string
 
+	// More holds further addresses of the same cluster, in order of preference, for when Address does not answer.
+	More []string
+
+	// Client is the client to use. The fields that say how to reach Consul must be those that it was made with. A nil
+	// Client means that NewConsul makes one.
+	Client *consul.Client
+
 	// Token is the ACL token. An empty Token means the agent's default token.
 	Token string
 
@@ -112,7 +119,7 @@ type TLSOptions = consul.TLSOptions
 // client returns the options of the client for the agent.
 func (o ConsulOptions) client() consul.Options {
 	return consul.Options{
-		Address: o.Address, Token: o.Token, TokenFile: o.TokenFile, HTTPAuth: o.HTTPAuth,
+		Address: o.Address, More: o.More, Token: o.Token, TokenFile: o.TokenFile, HTTPAuth: o.HTTPAuth,
 		Namespace: o.Namespace, Partition: o.Partition, TLS: o.TLS, Logger: o.Logger,
 	}
 }
@@ -125,6 +132,10 @@ type Query struct {
 	Filter     string   // expression in Consul's filter language; empty: no filter
 	Datacenter string   // empty: the datacenter of ConsulOptions
 	Peer       string   // cluster peering that has the instances; empty: instances of the datacenter
+
+	// Namespace and Partition are those of the service. Only Consul Enterprise accepts them. An empty one means that of
+	// ConsulOptions.
+	Namespace, Partition string
 
 	// Statuses holds some of "passing", "warning" and "critical". The status of an instance is the worst status of its
 	// checks and its node's checks. An empty Statuses means passing only.

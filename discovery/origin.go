@@ -51,8 +51,9 @@ func compare(a, b string) relation {
 	return ofStranger
 }
 
-// at reports whether o is the agent at an address. An unknown address of o counts as equal.
-func (o origin) at(address string) bool { return o.address == "" || o.address == address }
+// at reports whether o is at one of the addresses of client, which all belong to one cluster. An unknown address of o
+// counts as equal.
+func (o origin) at(client *consul.Client) bool { return o.address == "" || client.Knows(o.address) }
 
 const (
 	// originTimeout limits a request for the cluster's identity. After a failed request, the next one follows
@@ -73,6 +74,7 @@ type origins struct {
 	mu      sync.Mutex // locked while the agent is asked; guards the following fields
 	now     consul.Cluster
 	known   bool      // now is complete
+	site    uint64    // see consul.Client.Site; of the agent that was asked
 	next    time.Time // the agent is not asked again before this time; zero: it may be asked
 	failing time.Time // when the agent first answered a query but did not name its cluster; zero: never
 	earlier *saved    // the sets of an earlier process; nil: none, or they need no check
@@ -87,6 +89,9 @@ func (o *origins) find(ctx context.Context) {
 }
 
 func (o *origins) findLocked(ctx context.Context) {
+	if site := o.client.Site(); site != o.site { // another agent answers
+		o.site, o.known, o.next = site, false, time.Time{}
+	}
 	if o.known || time.Now().Before(o.next) {
 		return
 	}
@@ -148,7 +153,7 @@ func (o *origins) origin() origin {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := origin{o.client.Address(), o.now}
-	if o.now == (consul.Cluster{}) && o.earlier != nil && o.earlier.origin.at(now.address) {
+	if o.now == (consul.Cluster{}) && o.earlier != nil && o.earlier.origin.at(o.client) {
 		now.cluster = o.earlier.origin.cluster
 	}
 	return now
@@ -174,7 +179,7 @@ func (w *watch) checkOrigin(ctx context.Context, a *answer, err error) time.Dura
 		return 0
 	}
 	o := &w.consul.origins
-	served := o.earlier.origin.at(w.consul.client.Address())
+	served := o.earlier.origin.at(w.consul.client)
 	r, soon := o.relate(ctx, err == nil)
 	switch {
 	case r == unrelated && soon && err == nil:

@@ -11,8 +11,9 @@ import (
 )
 
 // A patience limits the wait of queries. An agent with a write_timeout cuts off a query with a longer wait, instead of
-// answering it. A patience learns from such failures how long the agent lets queries wait. The limit never grows, so a
-// higher write_timeout takes effect only after a restart of Lictor. A patience is safe for concurrent use.
+// answering it. A patience learns from such failures how long the agent lets queries wait. The limit never grows while
+// one agent is in use, so a higher write_timeout takes effect only after a restart of Lictor. A patience is safe for
+// concurrent use.
 type patience struct {
 	log hclog.Logger
 
@@ -53,6 +54,13 @@ func (p *patience) cut(wait time.Duration) {
 			"raise http_config.write_timeout in the agent's configuration above a minute, and restart lictor")
 	}
 	p.limit, p.cuts = max(wait/2, leastLimit), 0
+}
+
+// forget removes the limit, because another agent answers now.
+func (p *patience) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit, p.cuts = 0, 0
 }
 
 // waited records that an answer came when the wait was over.

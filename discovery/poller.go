@@ -25,6 +25,7 @@ type poller struct {
 	nudged  atomic.Pointer[context.CancelCauseFunc] // ends the running query; nil: nudge must not end it
 	passed  fact                                    // whether the agent passes the query on to its servers
 
+	site    uint64                    // see consul.Answer.Site; of the last answer
 	parser  *parser                   // parser of the answers
 	full    time.Time                 // when the servers last answered
 	resync  time.Duration             // time after full when the servers are asked again; zero: never
@@ -44,9 +45,16 @@ func (p *poller) pace(now time.Time, next question) time.Duration {
 	return pause
 }
 
-// due returns q, and removes its index if it is time to ask the servers again.
+// due returns q, and removes its index if it is time to ask the servers again, or if the client is at another agent
+// than the one that has sent the index.
 func (p *poller) due(now time.Time, q question) question {
-	if p.resync > 0 && now.Sub(p.full) > p.resync {
+	switch site := p.consul.client.Site(); {
+	case site != p.site:
+		p.site, q.index = site, 0
+		if p.query.Near == "" && !p.query.chain {
+			p.passed.forget()
+		}
+	case p.resync > 0 && now.Sub(p.full) > p.resync:
 		q.index = 0
 	}
 	return q
@@ -56,10 +64,17 @@ func (p *poller) due(now time.Time, q question) question {
 // vanished or held endpoints, nudge can also end the query, with errTurn. A blocking query may be that of another
 // watch.
 func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error) {
+	send := func() (answer, error) { return p.send(ctx, q, b) }
+	a, err := answer{}, error(nil)
 	if q.index == 0 {
-		return p.send(ctx, q, b)
+		a, err = send()
+	} else {
+		a, err = p.share(ctx, q, b, send)
 	}
-	return p.share(ctx, q, b, func() (answer, error) { return p.send(ctx, q, b) })
+	if err == nil {
+		p.site = a.site
+	}
+	return a, err
 }
 
 // send sends one query as soon as a connection is available, and returns the answer as ask does.
@@ -80,7 +95,7 @@ func (p *poller) send(ctx context.Context, q question, b *belief) (_ answer, err
 			return answer{}, errTurn
 		}
 	}
-	how := ask{index: q.index, consistent: q.leader, reuse: p.parser}
+	how := ask{index: q.index, site: p.site, consistent: q.leader, reuse: p.parser}
 	if q.index != 0 {
 		how.wait = p.waitFor(time.Now(), b.letGo()).Truncate(time.Millisecond) // rounded as the request rounds it
 	}

@@ -52,7 +52,8 @@ func (e *epoch) end(cause error) {
 // probe. While the agent answers other requests, probe sends nothing.
 //
 // The agent answers a probe without its servers, so probes do not fail during elections. One failed probe may be due to
-// a full queue. A second failure ends all blocking queries, and each watch then sends a new query.
+// a full queue. A second failure ends all blocking queries, and each watch then sends a new query. A client with
+// several addresses also moves to another one.
 func (c *Consul) probe(ctx context.Context) {
 	interval := c.options.ProbeInterval
 	pause := interval
@@ -68,6 +69,7 @@ func (c *Consul) probe(ctx context.Context) {
 			failed++
 		}
 		if failed == 2 && ctx.Err() == nil {
+			c.client.Leave(errSilent)
 			c.epoch.end(errSilent)
 		}
 	}

@@ -44,6 +44,9 @@ func (q Query) canonical() string {
 	if len(q.SocketPaths) > 0 { // other texts stay as they were, because they are keys in files
 		parts = append(parts, q.SocketPaths)
 	}
+	if q.Namespace+q.Partition != "" {
+		parts = append(parts, "ns="+q.Namespace, "partition="+q.Partition)
+	}
 	if names := q.names(); names != (nameRule{}) {
 		parts = append(parts, "server_name_meta="+names.meta, "server_name_tag="+names.tag)
 	}
@@ -98,6 +101,8 @@ func (q Query) String() string {
 	add("filter", q.Filter)
 	add("dc", q.Datacenter)
 	add("peer", q.Peer)
+	add("ns", q.Namespace)
+	add("partition", q.Partition)
 	add("near", q.Near)
 	if !slices.Equal(q.Statuses, passingOnly) {
 		add("statuses", strings.Join(q.Statuses, ","))
@@ -135,10 +140,15 @@ func (q Query) place() string {
 // why such instances are out.
 func (q Query) values() url.Values {
 	v := url.Values{}
-	if q.chain {
-		if q.Datacenter != "" {
-			v.Set("compile-dc", q.Datacenter)
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
 		}
+	}
+	set("ns", q.Namespace)
+	set("partition", q.Partition)
+	if q.chain {
+		set("compile-dc", q.Datacenter)
 		return v
 	}
 	if q.Prepared != "" { // a prepared query defines everything else itself
@@ -146,11 +156,6 @@ func (q Query) values() url.Values {
 	}
 	for _, tag := range q.Tags {
 		v.Add("tag", tag)
-	}
-	set := func(name, value string) {
-		if value != "" {
-			v.Set(name, value)
-		}
 	}
 	set("filter", q.Filter)
 	set("dc", q.Datacenter)

@@ -35,10 +35,8 @@ var errHidden = errors.New("the token may not see all of the node")
 
 // record asks the leader for the record of a node, which has addresses as q chooses them.
 func (c *Consul) record(ctx context.Context, node string, q *Query) (record, error) {
-	values := url.Values{}
-	if q.Datacenter != "" {
-		values.Set("dc", q.Datacenter)
-	}
+	place := Query{Datacenter: q.Datacenter, Namespace: q.Namespace, Partition: q.Partition}
+	values := place.values()
 	resp, err := c.client.Query(ctx, consul.Request{
 		Path: "/v1/catalog/node-services/" + url.PathEscape(node), Values: values, Consistent: true,
 	})

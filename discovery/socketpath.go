@@ -75,3 +75,10 @@ func (a *agentNode) find(ctx context.Context, client *consul.Client) ownNode {
 	}
 	return a.last
 }
+
+// forget forgets the node, because another agent answers now.
+func (a *agentNode) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = ownNode{}
+}

@@ -50,7 +50,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 		s.held = w.guard.resume(s.held)
 		if earlier := c.origins.earlier; earlier != nil {
 			w.inherited = &s
-			if !earlier.origin.at(c.client.Address()) {
+			if !earlier.origin.at(c.client) {
 				return w
 			}
 		}
@@ -65,7 +65,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 func (w *watch) run(ctx context.Context, pause time.Duration) {
 	defer w.cancel()
 	w.watchOver(ctx) // an earlier process may have held endpoints
-	for sleep(ctx, max(pause, w.poller.pace(time.Now(), w.next))) && !w.poller.retired.Load() {
+	for w.consul.pause(ctx, max(pause, w.poller.pace(time.Now(), w.next)), w.poller.site) && !w.poller.retired.Load() {
 		pause = w.step(ctx)
 	}
 }
@@ -94,8 +94,11 @@ func (w *watch) step(ctx context.Context) time.Duration {
 // take handles the outcome of a query, and returns how long to wait before the next query.
 func (w *watch) take(ctx context.Context, asked question, a *answer, err error) time.Duration {
 	now := time.Now()
-	if ctx.Err() != nil || errors.Is(err, errTurn) {
+	switch {
+	case ctx.Err() != nil, errors.Is(err, errTurn):
 		return 0
+	case errors.Is(err, consul.ErrMoved): // the next question has no index
+		return w.consul.spread()
 	}
 	if pause := w.checkOrigin(ctx, a, err); pause > 0 {
 		return pause
@@ -114,6 +117,7 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	if v.doubt != "" {
 		if v.doubt == wentBack {
 			w.consul.origins.forget()
+			w.consul.client.ForgetCluster()
 		}
 		w.reporter.disbelieved(v.doubt, asked, a)
 		return w.poller.disbelieved(now)
