@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -41,6 +42,9 @@ const (
 	// rootsBackoff is the longest pause of the authorities' follower. When it gets an answer again, it wakes the
 	// others.
 	rootsBackoff = 5 * time.Second
+
+	// moveSpread spreads the first questions to another agent.
+	moveSpread = 250 * time.Millisecond
 
 	// tooSoon is the pause after an answer that came sooner than that. It bounds how often a broken agent is asked.
 	tooSoon = time.Second
@@ -92,6 +96,9 @@ func (f *follower) step(ctx context.Context) time.Duration {
 	case errors.As(err, &overdue) && f.longest > shortestWait: // something between here and the agent is impatient
 		f.longest = max(f.longest/2, shortestWait)
 		return 0
+	case errors.Is(err, consul.ErrMoved):
+		f.index = 0
+		return rand.N(moveSpread)
 	case err != nil:
 		f.index = 0
 		f.about.failed(err)

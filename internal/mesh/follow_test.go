@@ -122,6 +122,45 @@ func TestIndexThatGoesBackIsAskedAnew(t *testing.T) {
 	testproc.Await(t, "the next one", func() bool { return web.current.Load() != second })
 }
 
+// When the client moves to another agent, the questions that wait are asked anew there, without the index of the first
+// agent. What the Store has stays in use.
+func TestMoveAsksAnew(t *testing.T) {
+	ca := testcert.NewAuthority(t, "ca")
+	agents := []*scriptedAgent{newScriptedAgent(t), newScriptedAgent(t)}
+	for i, a := range agents {
+		a.issuer = ca
+		a.say(rootsPath, said{body: rootsJSON(domain, ca), index: uint64(9000 - 1000*i)})
+		a.say("/v1/catalog/datacenters", said{body: `["dc1"]`})
+	}
+	client, err := consul.New(consul.Options{Address: agents[0].server.URL, More: []string{agents[1].server.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.CloseIdle)
+	ctx, cancel := context.WithCancel(context.Background())
+	var moving sync.WaitGroup
+	moving.Go(func() { client.Run(ctx) })
+	t.Cleanup(func() { cancel(); moving.Wait() })
+	store := NewStore(Options{Consul: client})
+	run(t, store)
+	web := store.Use("web", "web")
+	awaitReady(t, web)
+
+	client.Leave(errors.New("test"))
+	testproc.Await(t, "questions to the other agent", func() bool {
+		return agents[1].questions(rootsPath) >= 2 && agents[1].questions(leafPath+"web") >= 2
+	})
+	b := agents[1]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.highest > 8000 {
+		t.Errorf("the second agent got the index %d", b.highest)
+	}
+	if _, err := web.Config("10.0.0.1:1", "/ns/default/dc/dc1/svc/db", ""); err != nil {
+		t.Errorf("the certificate is not in use any more: %v", err)
+	}
+}
+
 func TestOneCertificateForEachIdentity(t *testing.T) {
 	a, _, web := newFollowing(t, nil)
 	testproc.Await(t, "the first certificate, and the question for the next one", func() bool {

@@ -43,6 +43,7 @@ type scriptedAgent struct {
 	changed chan struct{}
 	said    map[string]said // by path
 	asked   map[string]int  // questions by path
+	highest uint64          // index of all questions
 	open    int             // questions that wait for an answer
 	most    int             // most of them at once
 }
@@ -73,6 +74,7 @@ func (a *scriptedAgent) answer(t testing.TB, w http.ResponseWriter, r *http.Requ
 	over := time.After(wait)
 	a.mu.Lock()
 	a.asked[r.URL.Path]++
+	a.highest = max(a.highest, index)
 	for {
 		s, is := a.said[r.URL.Path]
 		if name, found := strings.CutPrefix(r.URL.Path, leafPath); found && !is && a.issuer != nil {

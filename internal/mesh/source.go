@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
@@ -41,12 +42,31 @@ func (e *answerError) Unwrap() error { return e.err }
 const maxAnswer = 1 << 20
 
 // An agent is the source that asks an agent of Consul.
-type agent struct{ client *consul.Client }
+type agent struct {
+	client *consul.Client
 
-func (a agent) multiplexes() bool { return a.client.Multiplexes() }
+	mu    sync.Mutex
+	sites map[string]uint64 // by path, which site has sent the last index: see consul.Answer.Site; guarded by mu
+}
+
+// site returns which site has sent the last index of a path.
+func (a *agent) site(path string) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sites[path]
+}
+
+// setSite notes which site has sent the last index of a path.
+func (a *agent) setSite(path string, site uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sites[path] = site
+}
+
+func (a *agent) multiplexes() bool { return a.client.Multiplexes() }
 
 // askRoots asks for the authorities. No right is needed.
-func (a agent) askRoots(ctx context.Context, q question) (r roots, index uint64, err error) {
+func (a *agent) askRoots(ctx context.Context, q question) (r roots, index uint64, err error) {
 	var answer struct {
 		TrustDomain string
 		Roots       []struct {
@@ -67,7 +87,7 @@ func (a agent) askRoots(ctx context.Context, q question) (r roots, index uint64,
 }
 
 // askLeaf asks for a certificate, which needs the right service:write for that name.
-func (a agent) askLeaf(ctx context.Context, name string, q question) (l leaf, index uint64, err error) {
+func (a *agent) askLeaf(ctx context.Context, name string, q question) (l leaf, index uint64, err error) {
 	var answer struct{ CertPEM, PrivateKeyPEM string }
 	index, err = a.ask(ctx, "/v1/agent/connect/ca/leaf/"+url.PathEscape(name), q, &answer)
 	if err != nil {
@@ -77,12 +97,15 @@ func (a agent) askLeaf(ctx context.Context, name string, q question) (l leaf, in
 	return l, index, unusable(err)
 }
 
-func (a agent) ask(ctx context.Context, path string, q question, out any) (uint64, error) {
-	answer, err := a.client.Query(ctx, consul.Request{Path: path, Index: q.index, Wait: q.wait})
+func (a *agent) ask(ctx context.Context, path string, q question, out any) (uint64, error) {
+	answer, err := a.client.Query(ctx, consul.Request{
+		Path: path, Index: q.index, Site: a.site(path), Wait: q.wait,
+	})
 	if err != nil {
 		return 0, err
 	}
 	defer answer.Free()
+	a.setSite(path, answer.Site)
 	switch {
 	case len(answer.Body) > maxAnswer:
 		err = fmt.Errorf("it has %d bytes", len(answer.Body))

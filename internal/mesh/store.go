@@ -41,7 +41,9 @@ type Store struct {
 }
 
 // NewStore returns a Store. Without a call of Run it asks Consul for nothing.
-func NewStore(o Options) *Store { return newStore(o, agent{o.Consul}) }
+func NewStore(o Options) *Store {
+	return newStore(o, &agent{client: o.Consul, sites: map[string]uint64{}})
+}
 
 func newStore(o Options, from source) *Store {
 	s := &Store{log: o.Logger, report: o.Report, source: from, all: map[string]*identity{},
