@@ -71,8 +71,11 @@ metrics {
 # CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT, CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY,
 # CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.
 consul {
-  # host:port, http://host:port, https://host:port or unix:///path/to/socket.
+  # host:port, http://host:port, https://host:port or unix:///path/to/socket: the agent on this host. Or a list of agents
+  # or servers of one cluster, in order of preference, all with https:// or none. Lictor uses one of them at a time, and
+  # moves on when that one does not answer. It goes back at a reload.
   address = "127.0.0.1:8500"
+  # address = ["https://10.0.0.1:8501", "https://10.0.0.2:8501"]
 
   # The ACL token, in a file or as text, but not both. A file is better. The token needs service:read and node:read.
   # token_file = "/etc/lictor/token"
@@ -80,6 +83,10 @@ consul {
 
   # The datacenter of all services that do not set their own. The default is the agent's datacenter.
   # datacenter = "dc1"
+
+  # The same for the namespace and the admin partition, with Consul Enterprise only.
+  # namespace = "team-a"
+  # partition = "part-1"
 
   # How many queries Lictor keeps open at once, with every address but https://. Over plain HTTP and Unix sockets each
   # query needs a connection of its own. The agent allows each client address 200 (limits.http_max_conns_per_client),
@@ -287,6 +294,10 @@ service "web" {
     # The datacenter of the instances, or several in order of preference: see failover_below.
     # datacenter  = "dc2"
     # datacenters = ["dc1", "dc2"]
+
+    # The namespace and the admin partition of the instances, with Consul Enterprise only.
+    # namespace = "team-b"
+    # partition = "part-2"
 
     # Instances that a peered cluster exports. Consul reports an unknown peer as having no instances. Lictor treats it
     # as an error, and also a peering that has ended if the token has peering:read.

@@ -162,6 +162,8 @@ func valueText(v reflect.Value) string {
 	switch value := v.Interface().(type) {
 	case time.Duration:
 		return fmt.Sprintf("%q", value)
+	case Addresses:
+		return value.text()
 	case Secret:
 		if value == "" {
 			return ""

@@ -120,13 +120,13 @@ func (c *Config) Listeners() (n int) {
 // Consul says how to reach the Consul agent. Load takes arguments that are not set from Consul's usual environment
 // variables.
 type Consul struct {
-	Address    string // "host:port", "http://host:port", "https://host:port" or "unix:///path"
+	Address    Addresses
 	Token      Secret
 	TokenFile  string
 	HTTPAuth   Secret // "user:password", from CONSUL_HTTP_AUTH only
 	Datacenter string // default datacenter of the services' queries; empty: the agent's own
-	Namespace  string // Enterprise
-	Partition  string // Enterprise
+	Namespace  string // default namespace of the services' queries; Enterprise
+	Partition  string // default partition of the services' queries; Enterprise
 	Register   bool   // register this Lictor as a service
 	TLS        TLS
 
@@ -275,6 +275,8 @@ type ConsulQuery struct {
 	Tags          []string
 	Filter        string
 	Datacenter    string
+	Namespace     string // Enterprise; empty: that of Config.Consul
+	Partition     string // Enterprise; empty: that of Config.Consul
 	Peer          string
 	PreparedQuery string // name or ID of a prepared query; it has its own service, tags and filter
 	Near          string

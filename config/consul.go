@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/lictor-proxy/lictor/internal/hostport"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
@@ -60,18 +59,18 @@ func (l *loader) consul(root *block) {
 	}
 	r.tls = r.block.single("tls", tlsSchema())
 	c := &l.cfg.Consul
-	c.Address = r.address()
+	c.Address = r.addresses()
 	r.credentials(c)
 	c.Datacenter, _ = r.block.shortText("datacenter", maxConsulName)
 	c.MaxWatches = r.block.integer("max_watches", DefaultMaxWatches, 1, maxMaxWatches)
 	c.Register = r.block.boolean("register", false)
-	c.Namespace = l.getenv("CONSUL_NAMESPACE")
-	c.Partition = l.getenv("CONSUL_PARTITION")
+	c.Namespace, c.Partition = r.enterprise("namespace"), r.enterprise("partition")
+	r.warnOfRegistration(c)
 	r.readTLS(r.tls, &c.TLS, consulTLSVariables())
-	if r.tls != nil && !strings.HasPrefix(c.Address, "https://") {
+	if first := c.Address.All()[0]; r.tls != nil && first != "" && !strings.HasPrefix(first, "https://") {
 		l.problem(r.tls.head.Ptr(), "TLS settings without TLS",
 			"%s, so the tls block would have no effect. Write address = %q.",
-			r.addressOrigin(), "https://"+httpsHost(c.Address))
+			r.addressOrigin(), "https://"+httpsHost(first))
 	}
 }
 
@@ -124,26 +123,11 @@ func (r *settings) envBool(name string, def bool) bool {
 	return v
 }
 
-// address returns the address of Consul. It begins with https:// if CONSUL_HTTP_SSL is true and the configuration gives
-// no scheme.
-func (r *consulReader) address() string {
-	s := r.setting(r.block, "address", "CONSUL_HTTP_ADDR")
-	ssl := r.envBool("CONSUL_HTTP_SSL", false)
-	address := s.value
-	if !s.set() {
-		address = DefaultConsulAddress
-	}
-	if _, err := hostport.ParseAgent(address); err != nil {
-		r.bad(s, "Bad Consul address", "%v", err)
-	}
-	if ssl && !strings.Contains(address, "://") {
-		return "https://" + address
-	}
-	return address
-}
-
 // addressOrigin says where the address of Consul comes from, as the beginning of a sentence.
 func (r *consulReader) addressOrigin() string {
+	if r.block.isList("address") {
+		return "The addresses of Consul (address) do not begin with https://"
+	}
 	if s := r.setting(r.block, "address", "CONSUL_HTTP_ADDR"); s.set() {
 		return "The address of Consul (" + s.from + ") does not begin with https://"
 	}
@@ -157,6 +141,28 @@ func httpsHost(address string) string {
 	}
 	return "127.0.0.1:8501"
 }
+
+// enterprise reads the namespace or the partition.
+func (r *consulReader) enterprise(name string) string {
+	s := r.setting(r.block, name, "CONSUL_"+strings.ToUpper(name))
+	if s.set() && !isEnterpriseName(s.value) {
+		r.bad(s, "Bad name", "%s", enterpriseHint)
+	}
+	return s.value
+}
+
+// isEnterpriseName reports whether text can be the name of a namespace or of a partition.
+func isEnterpriseName(text string) bool {
+	allowed := func(c rune) bool {
+		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-'
+	}
+	return len(text) <= maxEnterpriseName && !strings.ContainsFunc(text, func(c rune) bool { return !allowed(c) }) &&
+		!strings.HasPrefix(text, "-") && !strings.HasSuffix(text, "-")
+}
+
+const maxEnterpriseName = 64 // bytes of a namespace's or a partition's name
+
+const enterpriseHint = "write one name of at most 64 letters, digits and dashes. Lictor does not look in all of them"
 
 // credentials reads the token. An argument has precedence over the environment variables. Of the two variables the one
 // that names a file wins, as in Consul's own tools.

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"os"
@@ -111,15 +112,42 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 		{"path behind a gateway", `consul { address = "http://gateway/consul" }`, nil,
 			Consul{Address: "http://gateway/consul"}},
 	}
-	secrets := cmp.Comparer(func(a, b Secret) bool { return string(a) == string(b) })
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got := mustLoad(t, "service \"web\" { listen = 9000 }\n"+tt.block, tt.env).Consul
-			tt.want.MaxWatches = DefaultMaxWatches
-			if diff := cmp.Diff(tt.want, got, secrets); diff != "" {
-				t.Errorf("differs (-want +got):\n%s", diff)
-			}
-		})
+		t.Run(tt.name, func(t *testing.T) { wantConsul(t, tt.block, tt.env, tt.want) })
+	}
+}
+
+// wantConsul checks what a consul block and an environment result in. max_watches has its default.
+func wantConsul(t *testing.T, block string, env map[string]string, want Consul) {
+	t.Helper()
+	got := mustLoad(t, "service \"web\" { listen = 9000 }\n"+block, env).Consul
+	want.MaxWatches = DefaultMaxWatches
+	secrets := cmp.Comparer(func(a, b Secret) bool { return string(a) == string(b) })
+	if diff := cmp.Diff(want, got, secrets); diff != "" {
+		t.Errorf("differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestSeveralAddressesAndEnterprise(t *testing.T) {
+	for _, tt := range []struct {
+		name, block string
+		env         map[string]string
+		want        Consul
+	}{
+		{"several", `consul { address = ["https://a:1", "https://b:1"] }`,
+			map[string]string{"CONSUL_HTTP_ADDR": "c:1"}, Consul{Address: "https://a:1\nhttps://b:1"}},
+		{"list of one", `consul { address = ["a:1"] }`, nil, Consul{Address: "a:1"}},
+		{"SSL for several", `consul { address = ["a:1", "b:1"] }`, map[string]string{"CONSUL_HTTP_SSL": "1"},
+			Consul{Address: "https://a:1\nhttps://b:1"}},
+		{"own agent by its socket first", `consul { address = ["unix:///run/consul.sock", "b:1"] }`, nil,
+			Consul{Address: "unix:///run/consul.sock\nb:1"}},
+		{"namespace and partition arguments win", `consul {
+			namespace = "mine"
+			partition = "part-1"
+		}`, map[string]string{"CONSUL_NAMESPACE": "ns", "CONSUL_PARTITION": "p"},
+			Consul{Address: "127.0.0.1:8500", Namespace: "mine", Partition: "part-1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { wantConsul(t, tt.block, tt.env, tt.want) })
 	}
 }
 
@@ -128,7 +156,7 @@ func TestLineBreaksBehindVariables(t *testing.T) {
 	c := mustLoad(t, "service \"web\" { listen = 9000 }", map[string]string{"CONSUL_HTTP_ADDR": "a:1\n",
 		"CONSUL_HTTP_TOKEN": "t0k3n\r\n", "CONSUL_HTTP_AUTH": "user:password\n", "CONSUL_NAMESPACE": "ns\n",
 		"CONSUL_HTTP_SSL": "true\n"}).Consul
-	got := []string{c.Address, string(c.Token), string(c.HTTPAuth), c.Namespace}
+	got := []string{string(c.Address), string(c.Token), string(c.HTTPAuth), c.Namespace}
 	if want := []string{"https://a:1", "t0k3n", "user:password", "ns"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -203,5 +231,29 @@ func TestWriteTextColor(t *testing.T) {
 	if want := "   2 | \tlisten = \x1b[1;31m\"*:1\"\x1b[0m\n       | \t         " +
 		"\x1b[1;31m^^^^^\x1b[0m\n"; !strings.Contains(b.String(), want) {
 		t.Errorf("got %q, want %q in it", b.String(), want)
+	}
+}
+
+// Compare and the API show addresses as they are written in a configuration.
+func TestAddressesAreShownAsTheyAreWritten(t *testing.T) {
+	const service = "service \"web\" { listen = 9000 }\n"
+	one := mustLoad(t, service+`consul { address = "a:1" }`, nil)
+	two := mustLoad(t, service+`consul { address = ["a:1", "b:1"] }`, nil)
+	var b strings.Builder
+	if err := Compare(one, two).Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.String(), "~ consul.address = \"a:1\" -> [\"a:1\", \"b:1\"]\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for want, cfg := range map[string]*Config{`"address":"a:1"`: one, `"address":["a:1","b:1"]`: two} {
+		text, err := json.Marshal(cfg)
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%v: no %s in %s", err, want, text)
+		}
+		var back Config
+		if err := json.Unmarshal(text, &back); err != nil || back.Consul.Address != cfg.Consul.Address {
+			t.Errorf("read back %q, %v", back.Consul.Address, err)
+		}
 	}
 }

@@ -22,6 +22,8 @@ func plainValue(v reflect.Value) any {
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return x.String()
+	case Addresses:
+		return x.plain()
 	case encoding.TextMarshaler:
 		if v.Kind() != reflect.Pointer || !v.IsNil() {
 			text, err := x.MarshalText()

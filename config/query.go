@@ -24,6 +24,7 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 		q.Service = v
 	}
 	q.Datacenter, _ = b.shortText("datacenter", maxConsulName)
+	q.Namespace, q.Partition = b.enterprise("namespace"), b.enterprise("partition")
 	q.Peer, _ = b.pathText("peer", maxConsulName)
 	q.PreparedQuery, _ = b.pathText("prepared_query", maxConsulName)
 	q.Near, _ = b.shortText("near", maxConsulName)
@@ -66,6 +67,15 @@ func (b *block) taggedAddress() string {
 			"service in Consul's transparent proxy, and no instance listens there. Leave address out.")
 	}
 	return name
+}
+
+// enterprise reads the namespace or the partition of a service.
+func (b *block) enterprise(name string) string {
+	v, ok := b.text(name)
+	if ok && !isEnterpriseName(v) {
+		b.l.problem(b.rangeOf(name), "Bad name", "%s: %s.", name, enterpriseHint)
+	}
+	return v
 }
 
 // defaultHoldMax returns the HoldMax of a query that sets none.

@@ -28,7 +28,8 @@ func metricsSchema() *hcl.BodySchema {
 }
 
 func consulSchema() *hcl.BodySchema {
-	s := arguments("address", "token", "token_file", "datacenter", "max_watches", "register")
+	s := arguments("address", "token", "token_file", "datacenter", "namespace", "partition", "max_watches",
+		"register")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "tls"}}
 	return s
 }
@@ -86,8 +87,8 @@ func checkSchema() *hcl.BodySchema {
 }
 
 func querySchema() *hcl.BodySchema {
-	s := arguments("service", "tags", "filter", "datacenter", "datacenters", "peer", "prepared_query", "near",
-		"port", "address", "statuses", "socket_paths", "max_drop", "drop_hold", "hold_max")
+	s := arguments("service", "tags", "filter", "datacenter", "datacenters", "namespace", "partition", "peer",
+		"prepared_query", "near", "port", "address", "statuses", "socket_paths", "max_drop", "drop_hold", "hold_max")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "hold_max"}}
 	return s
 }

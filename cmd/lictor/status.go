@@ -160,6 +160,9 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 		config.Plural(t.EndpointsIn, "endpoint") + " in", fmt.Sprintf("%d out", t.EndpointsOut),
 		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session")},
 		", ", width))
+	if c := t.Consul; c != nil && len(c.Addresses) > 1 || c != nil && c.Moves > 0 {
+		fmt.Fprintln(w, wrap(consulLine(t.Now, c), ", ", width))
+	}
 	if r := t.LastReload; r != nil && !r.OK {
 		fmt.Fprintf(w, "the last reload (%s) FAILED: %s\n", ago(t.Now, &r.Time), visible.Text(r.Error))
 	}
@@ -185,6 +188,15 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 			fmt.Sprint(s.Counters.ConnectionsActive+s.Counters.SessionsActive), visible.Text(note(t.Now, s)))
 	}
 	return all.write(w)
+}
+
+// consulLine says at which address of Consul the lictor is, and why.
+func consulLine(now time.Time, c *admin.Consul) []string {
+	parts := []string{fmt.Sprintf("consul at %s for %s", visible.Text(c.Address), brief(now.Sub(c.Since)))}
+	if c.Moves > 0 {
+		parts = append(parts, fmt.Sprintf("before at %s: %s", visible.Text(c.From), visible.Text(c.Why)))
+	}
+	return parts
 }
 
 // orUnset returns the value of an argument, or "(not set)" if it is empty.

@@ -26,6 +26,8 @@ func TestStatusTable(t *testing.T) {
 		Host: "db1", Refusing: 1, Degraded: 1,
 		Version: "v1.2.3", PID: 4711, Started: *before(26 * time.Hour), Now: testNow, NotReady: []string{"dns"},
 		Services: 2, EndpointsIn: 1, EndpointsOut: 2, ConnectionsActive: 1, SessionsActive: 2,
+		Consul: &admin.Consul{Address: "https://10.0.0.2:8501", Since: *before(time.Minute), Moves: 1,
+			From: "https://10.0.0.1:8501", Why: "connection\x1b refused"},
 		LastReload: &admin.Reload{Time: *before(5 * time.Minute), Error: "web.hcl:1:1: no\x1b good"},
 		Pending: []admin.Pending{{Argument: "log_json", InForce: "false", Configured: "true"},
 			{Argument: "state_dir", Configured: `"/x"`}},
@@ -50,6 +52,7 @@ func TestStatusTable(t *testing.T) {
 	}
 	equal(t, b.String(), `lictor v1.2.3 on db1, process 4711, up 26h, NOT READY: 1 service without a first answer
 2 services (1 refuses clients, 1 degraded), 1 endpoint in, 2 out, 1 connection, 2 sessions
+consul at https://10.0.0.2:8501 for 1m, before at https://10.0.0.1:8501: connection`+"\ufffd"+` refused
 the last reload (5m ago) FAILED: web.hcl:1:1: no`+"\ufffd"+` good
 pending until a restart or an upgrade: log_json = true; in force: false
 pending until a restart or an upgrade: state_dir = "/x"; in force: (not set)

@@ -60,7 +60,8 @@ Options:
   -offline            Do not ask Consul and the running lictor, and do not check
                       the access log and the addresses of this host.
   -live               Also show the instances that each service would use now,
-                      and why other instances are left out. Check that the token
+                      and why other instances are left out. Of several addresses
+                      of Consul, show which answer. Check that the token
                       may read them, that the listen addresses can be used, and
                       that this host is set up for transparent services. For
                       services of the mesh, ask for the certificate of each
@@ -193,10 +194,15 @@ func (c *validateCommand) live(cfg *config.Config, own []daemon.Listener, diags 
 	why := fmt.Errorf("no answer within %v", liveTimeout)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), liveTimeout, why)
 	defer cancel()
+	addresses, unusable := daemon.LookForConsul(ctx, cfg)
+	diags.Extend(unusable)
 	all, problems := daemon.Look(ctx, cfg, own)
 	diags.Extend(problems)
 	if c.json {
 		return
+	}
+	for _, line := range addresses {
+		fmt.Fprintln(c.out, visible.Text(line))
 	}
 	for i := range all {
 		for _, line := range all[i].Describe() {

@@ -62,6 +62,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	e.mesh(&m)
 	e.names(s.o.State.Names)
 	e.watches(s)
+	e.consul(status.Consul)
 	if s.o.AccessLog != nil {
 		if written, dropped, is := s.o.AccessLog(); is {
 			e.counter("lictor_access_log_lines_total", "Lines written to the access log.", written)

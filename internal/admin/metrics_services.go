@@ -212,6 +212,17 @@ func (e *exposition) watches(s *Server) {
 	}
 }
 
+// consul sends the metrics of the addresses of Consul.
+func (e *exposition) consul(c *Consul) {
+	if c == nil {
+		return
+	}
+	e.gauge("lictor_consul_address_info", "The address of Consul that Lictor uses; always 1.", 1, "address", c.Address)
+	e.gauge("lictor_consul_address_timestamp_seconds", "Time when Lictor began to use the address of Consul.",
+		float64(c.Since.UnixMilli())/1000)
+	e.counter("lictor_consul_moves_total", "Moves to another address of Consul.", int64(c.Moves))
+}
+
 func (e *exposition) watch(w *discovery.WatchStatus, name string) {
 	e.counter("lictor_consul_queries_total", "Queries sent to Consul.", int64(w.Queries), "watch", name)
 	e.counter("lictor_consul_query_failures_total", "Queries to Consul that failed.", int64(w.Errors), "watch", name)

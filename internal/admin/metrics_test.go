@@ -43,6 +43,9 @@ func busy(t *testing.T) *house {
 		Reload:     func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
 	h.Server.o.State.Sources = SourcesBy(func() Explainer { return explainer{} })
 	h.Server.o.State.Names = fakeNames{}
+	h.Server.o.State.Consul = func() *Consul {
+		return &Consul{Address: "http://10.0.0.2:8500", Since: time.UnixMilli(1500), Moves: 12}
+	}
 	h.Server.o.State.Balanced = func() map[string]Balanced {
 		return map[string]Balanced{"web": {Ejections: 8,
 			Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
@@ -216,7 +219,9 @@ func TestMetricsCountEjectedAddresses(t *testing.T) {
 			"dns": {Endpoints: []Endpoint{ignored}, Panicking: true}}
 	}
 	text := scrape(h)
-	for _, want := range []string{"lictor_ejected_addresses 1", `lictor_service_panicking{service="dns"} 1`,
+	for _, want := range []string{"lictor_consul_moves_total 12",
+		`lictor_consul_address_info{address="http://10.0.0.2:8500"} 1`, "lictor_consul_address_timestamp_seconds 1.5",
+		"lictor_ejected_addresses 1", `lictor_service_panicking{service="dns"} 1`,
 		`lictor_service_panicking{service="web"} 0`} {
 		if !strings.Contains(text, "\n"+want+"\n") {
 			t.Errorf("no %s in:\n%s", want, text)

@@ -235,11 +235,23 @@ type Status struct {
 	ConnectionsActive int64 `json:"connections_active"`
 	SessionsActive    int64 `json:"sessions_active"`
 
+	Consul *Consul `json:"consul,omitempty"` // nil if nothing uses Consul
+
 	LastReload *Reload `json:"last_reload,omitempty"`
 
 	Pending []Pending `json:"pending,omitempty"`
 
 	Denied []Denied `json:"denied,omitempty"`
+}
+
+// A Consul shows at which of the addresses of Consul Lictor is.
+type Consul struct {
+	Address   string    `json:"address"`        // with the IP address of a host name, if it is known
+	Since     time.Time `json:"since"`          // when Lictor began to use the address
+	Moves     uint64    `json:"moves"`          // how often Lictor has moved to another address
+	From      string    `json:"from,omitempty"` // the address before; empty if Lictor has never moved
+	Why       string    `json:"why,omitempty"`  // why Lictor moved
+	Addresses []string  `json:"addresses"`      // all addresses, in the order of the configuration
 }
 
 // A Pending is a changed argument of the configuration that takes effect only after a restart or an upgrade. The values

@@ -124,6 +124,7 @@ func (s *Server) status(services []Service) Status {
 		t.LogLevel = s.o.Level()
 	}
 	t.Pending = s.pending()
+	t.Consul = s.o.State.consul()
 	for _, d := range s.o.State.Proxier.Denied() {
 		t.Denied = append(t.Denied, Denied(d))
 	}

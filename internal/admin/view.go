@@ -38,6 +38,7 @@ type State struct {
 	Proxier    Proxier
 	Sets       *endpoints.Sets
 	Watches    func() Watches      // the current watches; nil, or a nil Watches, if there are none
+	Consul     func() *Consul      // at which address of Consul Lictor is; nil, or a nil result, without Consul
 	Configured func() []Configured // callers must not change the result
 
 	// Instances returns what the source of a service knows about its instances, including those that are not in the
@@ -104,6 +105,14 @@ func (s *State) source() Watches {
 		return nil
 	}
 	return s.Watches()
+}
+
+// consul returns at which address of Consul Lictor is, or nil without Consul.
+func (s *State) consul() *Consul {
+	if s.Consul == nil {
+		return nil
+	}
+	return s.Consul()
 }
 
 // lag returns the histogram of the delay between Consul's answers and their use. lag returns nil without Consul.

@@ -72,6 +72,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Proxier:    d.proxier,
 			Sets:       d.sets,
 			Watches:    d.watches,
+			Consul:     d.consulShown,
 			Instances:  admin.ExplainedBy(d.explainer),
 			Sources:    admin.SourcesBy(d.explainer),
 			Excluded:   admin.ExcludedBy(d.explainer),

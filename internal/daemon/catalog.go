@@ -25,6 +25,7 @@ func ReadCatalog(ctx context.Context, cfg *config.Config, datacenter string) (*C
 		return nil, err
 	}
 	defer client.CloseIdle()
+	client.Settle(ctx, "")
 	if datacenter == "" {
 		datacenter = cfg.Consul.Datacenter
 	}
@@ -46,8 +47,10 @@ func ReadCatalog(ctx context.Context, cfg *config.Config, datacenter string) (*C
 
 // clientOptions returns the options of a client for the Consul of a configuration.
 func clientOptions(c config.Consul) consul.Options {
+	addresses := c.Address.All()
 	return consul.Options{
-		Address:   c.Address,
+		Address:   addresses[0],
+		More:      addresses[1:],
 		Token:     string(c.Token),
 		TokenFile: c.TokenFile,
 		HTTPAuth:  string(c.HTTPAuth),

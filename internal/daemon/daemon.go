@@ -17,6 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
@@ -36,17 +37,19 @@ type Daemon struct {
 	service *notifier // reports the daemon's state to systemd
 
 	// From the sources to the connections:
-	consul   atomic.Pointer[discovery.Consul] // nil if no service is in Consul
-	mux      *endpoints.Mux                   // chooses which source's sets are used for a service
-	sets     *endpoints.Sets
-	cycles   *cycles.Detector // finds endpoints that lead back to this process
-	balancer *lb.RoundRobin
-	resolver *lb.Resolver
-	prober   *lb.Prober
-	standbys *standbys
-	checker  *healthcheck.Checker
-	keys     *keyring
-	proxier  *proxy.Proxier
+	client     atomic.Pointer[consulClient]     // nil if nothing uses Consul
+	nextClient atomic.Pointer[consulClient]     // for a configuration that is about to come into force; nil: none
+	consul     atomic.Pointer[discovery.Consul] // nil if no service is in Consul
+	mux        *endpoints.Mux                   // chooses which source's sets are used for a service
+	sets       *endpoints.Sets
+	cycles     *cycles.Detector // finds endpoints that lead back to this process
+	balancer   *lb.RoundRobin
+	resolver   *lb.Resolver
+	prober     *lb.Prober
+	standbys   *standbys
+	checker    *healthcheck.Checker
+	keys       *keyring
+	proxier    *proxy.Proxier
 
 	// For the admin API:
 	events *endpoints.Events
@@ -83,8 +86,15 @@ func (d *Daemon) register(cfg *config.Config) (err error) {
 	}
 	former.end()
 	var next *registration
+	var client *consul.Client
 	if cfg.Consul.Register {
-		next, err = register(cfg.Consul, d.admin.address(), d.o.Version, d.log, d.ready)
+		if client, err = d.clientOf(cfg.Consul); err == nil {
+			d.use(cfg.Consul, client)
+			next = register(cfg.Consul, client, d.admin.address(), d.o.Version, d.log, d.ready)
+		}
+	}
+	if next == nil && d.consul.Load() == nil {
+		d.client.Store(nil)
 	}
 	if !d.registerAs(next) {
 		next.end()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -20,19 +21,25 @@ type checker interface {
 	Check(ctx context.Context, q discovery.Query) error
 }
 
-// A filterOf is a query with a filter, and its service.
+// A filterOf is a query that Consul may refuse, and its service.
 type filterOf struct {
 	service string
 	query   config.ConsulQuery
+	at      hcl.Range // the filter, or the service
 }
 
-// filters returns all queries that have a filter.
+// filters returns all queries that Consul may refuse: those with a filter, and those with a namespace or partition,
+// which only Consul Enterprise accepts.
 func filters(cfg *config.Config) []filterOf {
 	var all []filterOf
+	everywhere := cfg.Consul.Namespace+cfg.Consul.Partition != ""
 	for _, s := range cfg.Services {
 		for _, q := range queriesOf(s) {
-			if q.Filter != "" {
-				all = append(all, filterOf{s.Name, q})
+			switch {
+			case q.Filter != "":
+				all = append(all, filterOf{s.Name, q, q.FilterRange})
+			case everywhere, q.Namespace+q.Partition != "":
+				all = append(all, filterOf{s.Name, q, s.DeclRange})
 			}
 		}
 	}
@@ -47,10 +54,10 @@ func queriesOf(s config.Service) []config.ConsulQuery {
 	return append([]config.ConsulQuery{*s.Consul}, s.Failover...)
 }
 
-// hasFilters reports whether any query has a filter.
+// hasFilters reports whether Consul may refuse any query.
 func hasFilters(cfg *config.Config) bool { return len(filters(cfg)) > 0 }
 
-// allSaved reports whether all services with a filter have saved endpoints.
+// allSaved reports whether all services whose queries Consul may refuse have saved endpoints.
 func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
 	saved := map[string]bool{}
 	for _, set := range consul.Saved() {
@@ -71,13 +78,26 @@ func (e *RefusedFiltersError) Error() string {
 	return config.Diagnostics{Diagnostics: e.Diagnostics}.Err().Error()
 }
 
+// enterpriseHint returns what to do if Consul has refused a query for this reason because it is the community edition.
+// The result is empty for other reasons.
+func enterpriseHint(reason string) string {
+	if !strings.Contains(reason, "Consul Enterprise feature") {
+		return ""
+	}
+	return " This Consul is the community edition. Remove namespace and partition from the configuration, and " +
+		"CONSUL_NAMESPACE and CONSUL_PARTITION from the environment."
+}
+
 // checkFilters checks the filters with Consul before anything is served. checkFilters returns nil if Consul does not
 // answer. checkFilters checks nothing if all services with a filter have saved endpoints, because Consul accepted their
 // filters once.
 func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *discovery.Consul) error {
-	if consul == nil || allSaved(cfg, consul) {
+	if consul == nil || !hasFilters(cfg) || allSaved(cfg, consul) {
 		return nil
 	}
+	settling, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	consul.Client().Settle(settling, "")
 	return d.refusals(ctx, cfg, consul)
 }
 
@@ -111,16 +131,17 @@ func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnost
 	if err != nil {
 		return nil, err
 	}
+	consul.Client().Settle(ctx, "")
 	return checkFilters(ctx, cfg, consul)
 }
 
 // checkFilters checks the filter of each query with Consul, and equal filters once. checkFilters returns one diagnostic
 // for each refused filter. If Consul does not answer, checkFilters returns the error and the refusals until then.
 func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refused hcl.Diagnostics, err error) {
-	type key struct{ filter, datacenter string }
+	type key struct{ filter, datacenter, namespace, partition string }
 	answers := map[key]*discovery.RefusedError{}
 	for _, f := range filters(cfg) {
-		k := key{f.query.Filter, f.query.Datacenter}
+		k := key{f.query.Filter, f.query.Datacenter, f.query.Namespace, f.query.Partition}
 		answer, known := answers[k]
 		if !known {
 			if err := consul.Check(ctx, queryOf(f.query)); err != nil && !errors.As(err, &answer) {
@@ -129,12 +150,17 @@ func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refu
 			answers[k] = answer
 		}
 		if answer != nil {
-			refused = append(refused, &hcl.Diagnostic{
+			d := &hcl.Diagnostic{
 				Severity: hcl.DiagError,
 				Summary:  "Filter refused by Consul",
 				Detail:   fmt.Sprintf("Service %q: %s.", f.service, answer.Reason),
-				Subject:  f.query.FilterRange.Ptr(),
-			})
+				Subject:  f.at.Ptr(),
+			}
+			if hint := enterpriseHint(answer.Reason); hint != "" {
+				d.Summary = "Consul Enterprise needed"
+				d.Detail += hint
+			}
+			refused = append(refused, d)
 		}
 	}
 	return refused, nil

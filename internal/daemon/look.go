@@ -50,6 +50,7 @@ func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight,
 		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Consul cannot be asked", Detail: err.Error()}
 		return nil, hcl.Diagnostics{d}
 	}
+	consul.Client().Settle(ctx, "")
 	for _, s := range cfg.Services {
 		seen, more := lookAt(ctx, cfg, s, consul)
 		problems = append(append(problems, more...), taken(s, own)...)
@@ -101,7 +102,8 @@ func lookProblem(
 	var refused *discovery.RefusedError
 	switch {
 	case errors.As(err, &refused):
-		d.Summary, d.Detail = "Query refused by Consul", fmt.Sprintf("Service %q: %s.", s.Name, refused.Reason)
+		d.Summary = "Query refused by Consul"
+		d.Detail = fmt.Sprintf("Service %q: %s.%s", s.Name, refused.Reason, enterpriseHint(refused.Reason))
 		if q.Filter != "" {
 			d.Subject = q.FilterRange.Ptr()
 		}
@@ -127,6 +129,12 @@ func whatOf(q config.ConsulQuery) string {
 	}
 	if q.Datacenter != "" {
 		parts = append(parts, fmt.Sprintf("datacenter %q", q.Datacenter))
+	}
+	if q.Namespace != "" {
+		parts = append(parts, fmt.Sprintf("namespace %q", q.Namespace))
+	}
+	if q.Partition != "" {
+		parts = append(parts, fmt.Sprintf("partition %q", q.Partition))
 	}
 	if q.Peer != "" {
 		parts = append(parts, fmt.Sprintf("peer %q", q.Peer))

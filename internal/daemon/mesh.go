@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,9 @@ import (
 type meshKeeper struct {
 	log    hclog.Logger
 	report func(mesh.Report)
+
+	// client returns the client of Consul for a configuration.
+	client func(config.Consul) (*consul.Client, error)
 
 	// run runs a function until the daemon ends. A nil run means that Stores do not ask Consul.
 	run func(func(context.Context))
@@ -53,9 +57,7 @@ func (k *meshKeeper) prepare(cfg *config.Config) (*meshStore, error) {
 		}
 		saved = now.Export()
 	}
-	o := clientOptions(cfg.Consul)
-	o.Logger = k.log
-	client, err := consul.New(o)
+	client, err := k.client(cfg.Consul)
 	if err != nil {
 		return nil, fmt.Errorf("service mesh: %w", err)
 	}
@@ -88,7 +90,10 @@ func (k *meshKeeper) commit(next *meshStore) {
 		ctx, next.end = context.WithCancel(context.Background())
 		k.run(func(daemon context.Context) {
 			defer context.AfterFunc(daemon, next.end)()
+			var running sync.WaitGroup
+			running.Go(func() { next.client.Run(ctx) })
 			next.Run(ctx)
+			running.Wait()
 			next.client.CloseIdle()
 		})
 	}

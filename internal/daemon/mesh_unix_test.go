@@ -35,6 +35,7 @@ type meshStage struct {
 func newMeshStage(t *testing.T, runs bool) *meshStage {
 	g := &meshStage{t, newKeyring(hclog.NewNullLogger(), nil)}
 	g.keys.mesh.log, g.keys.mesh.report = hclog.NewNullLogger(), func(mesh.Report) {}
+	g.keys.mesh.client = new(Daemon).clientOf
 	if !runs {
 		return g
 	}
@@ -142,7 +143,7 @@ func TestDialsWithoutCertificateAreNotTheEndpointsFault(t *testing.T) {
 func TestReloadThatFailsChangesNoIdentity(t *testing.T) {
 	g := newMeshStage(t, false)
 	g.apply(config.Consul{}, "web")
-	for _, agent := range []string{"", "127.0.0.1:2"} {
+	for _, agent := range []config.Addresses{"", "127.0.0.1:2"} {
 		_, s, err := g.keys.prepare(&config.Config{Consul: config.Consul{Address: agent}, Services: []config.Service{
 			{Name: "a", Mesh: &config.Mesh{As: "web"}}, {Name: "b", Mesh: &config.Mesh{As: "other"}}}})
 		if err != nil {
@@ -156,7 +157,7 @@ func TestReloadThatFailsChangesNoIdentity(t *testing.T) {
 }
 
 func TestConsulSettingsThatCannotBeUsed(t *testing.T) {
-	k := newKeyring(hclog.NewNullLogger(), nil)
+	k := newMeshStage(t, false).keys
 	_, _, err := k.prepare(&config.Config{Consul: config.Consul{TokenFile: "/nonexistent/token"},
 		Services: []config.Service{{Name: "a", Mesh: &config.Mesh{As: "web"}}}})
 	if err == nil || !strings.HasPrefix(err.Error(), "service mesh: token file") {
@@ -188,7 +189,7 @@ func TestCertificatesGoToTheNextStore(t *testing.T) {
 	}
 	t.Cleanup(a.Kill)
 	g := newMeshStage(t, true)
-	first := g.apply(config.Consul{Address: a.HTTP}, "web")[0].EndpointTLS
+	first := g.apply(config.Consul{Address: config.Addresses(a.HTTP)}, "web")[0].EndpointTLS
 	testproc.Await(t, "a certificate", func() bool {
 		awaitIdentities(t.Context(), g.keys.inForce, hclog.NewNullLogger())
 		_, err := first.Config(sidecar())

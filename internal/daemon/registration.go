@@ -52,38 +52,33 @@ type registration struct {
 	known bool // the agent has accepted the registration; only run uses this field
 }
 
-// register starts a registration. register returns an error if the address or a file in cfg is invalid.
-func register(cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool) (*registration, error) {
-	r, err := newRegistration(cfg, admin, version, log, ready)
-	if err != nil {
-		return nil, err
-	}
+// register starts a registration with the agent of client, which is the client for cfg.
+func register(
+	cfg config.Consul, client *consul.Client, admin, version string, log hclog.Logger, ready func() bool,
+) *registration {
+	r := newRegistration(cfg, client, admin, version, log, ready)
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
 	go r.run(ctx)
-	return r, nil
+	return r
 }
 
 // newRegistration returns a registration that does not run yet.
 func newRegistration(
-	cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool,
-) (*registration, error) {
-	log = log.Named("register")
-	o := clientOptions(cfg)
-	o.Logger = log
-	client, err := consul.New(o)
-	if err != nil {
-		return nil, fmt.Errorf("register in consul: %w", err)
-	}
+	cfg config.Consul, client *consul.Client, admin, version string, log hclog.Logger, ready func() bool,
+) *registration {
 	return &registration{
 		cfg: cfg, admin: admin, version: version, readyAt: readyURL(cfg.Address, admin),
-		client: client, log: log, ready: ready, done: make(chan struct{}),
-	}, nil
+		client: client, log: log.Named("register"), ready: ready, done: make(chan struct{}),
+	}
 }
 
 // run maintains the registration until ctx ends.
 func (r *registration) run(ctx context.Context) {
 	defer close(r.done)
+	var running sync.WaitGroup
+	running.Go(func() { r.client.Run(ctx) })
+	defer running.Wait()
 	beat := time.NewTimer(0)
 	defer beat.Stop()
 	for {
@@ -183,10 +178,15 @@ func (r *registration) tell(ctx context.Context) error {
 	return r.updateCheck(ctx)
 }
 
-// readyURL returns the URL at which the agent can request /readyz. The argument agent is the agent's address, and admin
-// is the admin API's address. The URL is empty if the API listens at a Unix socket, or at a loopback address while the
-// agent is on another host.
-func readyURL(agent, admin string) string {
+// readyURL returns the URL at which the agent can request /readyz. The argument agents are the addresses of Consul, and
+// admin is the admin API's address. The URL is empty if the API listens at a Unix socket, or at a loopback address
+// while an agent is on another host. It is also empty with several agents: when Lictor moves from one to another, the
+// former one must find out that the check is not meant for it any more.
+func readyURL(agents config.Addresses, admin string) string {
+	all := agents.All()
+	if len(all) > 1 {
+		return ""
+	}
 	addr, err := netip.ParseAddrPort(admin)
 	if err != nil {
 		return ""
@@ -194,7 +194,7 @@ func readyURL(agent, admin string) string {
 	if addr.Addr().IsUnspecified() {
 		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
 	}
-	if addr.Addr().IsLoopback() && !consul.Local(agent) {
+	if addr.Addr().IsLoopback() && !consul.Local(all[0]) {
 		return ""
 	}
 	return "http://" + addr.String() + "/readyz"
@@ -221,7 +221,6 @@ func (r *registration) leave() {
 	}
 	r.cancel()
 	<-r.done
-	r.client.CloseIdle()
 }
 
 // end deregisters Lictor. A nil registration does nothing.

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -59,12 +60,14 @@ func tokens(requests []string) (all []string) {
 // newOwn returns a registration with a TTL check that does not run.
 func newOwn(t *testing.T, cfg config.Consul, log hclog.Logger) *registration {
 	t.Helper()
-	r, err := newRegistration(cfg, "", "v1", log, func() bool { return true })
+	o := clientOptions(cfg)
+	o.Logger = log
+	client, err := consul.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.client.CloseIdle)
-	return r
+	t.Cleanup(client.CloseIdle)
+	return newRegistration(cfg, client, "", "v1", log, func() bool { return true })
 }
 
 // stranger returns the PEM certificate of an authority that has signed nothing.
@@ -95,7 +98,8 @@ func TestRegistrationReadsCertificatesAgain(t *testing.T) {
 	defer server.Close()
 	ca := filepath.Join(t.TempDir(), "ca")
 	writeOwn(t, ca, stranger(t))
-	r := newOwn(t, config.Consul{Address: server.URL, TLS: config.TLS{CAFile: ca}}, hclog.NewNullLogger())
+	cfg := config.Consul{Address: config.Addresses(server.URL), TLS: config.TLS{CAFile: ca}}
+	r := newOwn(t, cfg, hclog.NewNullLogger())
 	if err := r.beat(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Fatalf("registered with an agent of an unknown authority: %v", err)
 	}
@@ -111,8 +115,8 @@ func TestRegistrationKeepsTheLastTokenThatCouldBeRead(t *testing.T) {
 	defer server.Close()
 	var log testproc.Log
 	file := filepath.Join(t.TempDir(), "token")
-	cfg := config.Consul{Address: server.URL, TokenFile: file}
-	_, err := newRegistration(cfg, "", "v1", hclog.NewNullLogger(), nil)
+	cfg := config.Consul{Address: config.Addresses(server.URL), TokenFile: file}
+	_, err := consul.New(clientOptions(cfg))
 	if err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("a token file that never could be read: %v", err)
 	}
@@ -159,14 +163,15 @@ func TestEnvironmentDoesNotOverrideTheRegistration(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	r := newOwn(t, config.Consul{Address: server.URL, TLS: config.TLS{CAFile: ca}}, hclog.NewNullLogger())
+	cfg := config.Consul{Address: config.Addresses(server.URL), TLS: config.TLS{CAFile: ca}}
+	r := newOwn(t, cfg, hclog.NewNullLogger())
 	if err := r.beat(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("the agent's certificate was not verified: %v", err)
 	}
 	if got := agent.answer(http.StatusOK); len(got) != 0 {
 		t.Errorf("an agent of an unknown authority was asked %q", got)
 	}
-	r = newOwn(t, config.Consul{Address: plain.URL}, hclog.NewNullLogger())
+	r = newOwn(t, config.Consul{Address: config.Addresses(plain.URL)}, hclog.NewNullLogger())
 	if err := r.beat(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -193,8 +198,8 @@ func TestRegistrationComesBack(t *testing.T) {
 		agent := &ownAgent{status: http.StatusOK}
 		server := httptest.NewServer(agent)
 		defer server.Close()
-		r := newOwn(t, config.Consul{Address: server.URL}, hclog.NewNullLogger())
-		r.admin, r.readyAt = tt.admin, readyURL(server.URL, tt.admin)
+		r := newOwn(t, config.Consul{Address: config.Addresses(server.URL)}, hclog.NewNullLogger())
+		r.admin, r.readyAt = tt.admin, readyURL(config.Addresses(server.URL), tt.admin)
 		if err := r.beat(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -237,10 +242,11 @@ func TestReadyURL(t *testing.T) {
 		{"http://[::1]:8500", "10.0.0.5:8510", "http://10.0.0.5:8510/readyz"},
 		{"consul.example.com:8500", "127.0.0.1:8510", ""}, // the API's 127.0.0.1 is on another host
 		{"consul.example.com:8500", "10.0.0.5:8510", "http://10.0.0.5:8510/readyz"},
+		{"127.0.0.1:8500\n127.0.0.1:8501", "10.0.0.5:8510", ""}, // only one of them is asked to check at a time
 		{"127.0.0.1:8500", "unix:///run/lictor/admin.sock", ""},
 		{"127.0.0.1:8500", "", ""},
 	} {
-		if got := readyURL(tt.consul, tt.admin); got != tt.want {
+		if got := readyURL(config.Addresses(tt.consul), tt.admin); got != tt.want {
 			t.Errorf("consul %s, admin %s: got %q, want %q", tt.consul, tt.admin, got, tt.want)
 		}
 	}

@@ -20,7 +20,8 @@ const firstAnswer = 2 * time.Second
 
 // Reload reads the configuration again and applies the differences. The summary says in a few words what changed, and
 // what stays pending until a restart or an upgrade. After an error nothing has changed. Reload logs both results. Only
-// one reload or upgrade runs at a time: Reload waits for its turn until ctx ends.
+// one reload or upgrade runs at a time: Reload waits for its turn until ctx ends. Of several addresses of Consul,
+// Reload returns to the first that answers.
 //
 // A reload has two phases. First it prepares everything beside the parts in force. If that succeeds, it commits
 // everything, which cannot fail. Otherwise it aborts what it has prepared.
@@ -40,6 +41,7 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	d.service.reloading()
 	d.access.Reopen() // for logrotate, which moves the file without a change of the configuration
 	d.keys.store.Look()
+	client := d.client.Load()
 	changes, err := d.reload(ctx)
 	if err != nil {
 		d.log.Error("not reloaded, the former configuration stays in force", "error", err)
@@ -47,12 +49,13 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 		return "", err
 	}
 	d.log.Info("reloaded", "changes", changes.Summary())
+	moved := d.goBack(ctx, client)
 	for _, p := range d.pendingChanges() {
 		d.log.Warn("a changed argument takes effect only after a restart or an upgrade", "argument", p.Argument,
 			"in_force", p.InForce, "configured", p.Configured)
 	}
 	d.service.ready(d.status())
-	return changes.Summary() + pendingText(d.pendingChanges()), nil
+	return changes.Summary() + moved + pendingText(d.pendingChanges()), nil
 }
 
 // pendingChanges returns the changes that the last reload left for a restart or an upgrade.

@@ -138,6 +138,9 @@ func (s *sources) commit(next *config.Config) bool {
 	d.mux.Commit(serviceNames(next), feeds...)
 	d.staticInput, d.consulInput = s.static, s.consul
 	d.consul.Store(s.client)
+	if s.client != nil {
+		d.use(next.Consul, s.client.Client())
+	}
 	if s.standby != nil {
 		s.standby.Commit(consulNames(next))
 	}

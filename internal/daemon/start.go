@@ -57,7 +57,8 @@ func newDaemon(o Options) *Daemon {
 		Changed: d.checkChanged, // sets exist before checks
 	})
 	d.keys = newKeyring(d.log.Named("tls"), d.certificateNews)
-	d.keys.mesh = meshKeeper{log: d.log.Named("mesh"), report: d.meshNews, run: d.runUntilEnd, saved: earlier.Mesh}
+	d.keys.mesh = meshKeeper{log: d.log.Named("mesh"), report: d.meshNews, client: d.clientOf, run: d.runUntilEnd,
+		saved: earlier.Mesh}
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})

@@ -20,8 +20,10 @@ import (
 
 // consulOptions returns the options to reach Consul. The caller adds the watches.
 func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions {
+	addresses := c.Address.All()
 	return discovery.ConsulOptions{
-		Address:    c.Address,
+		Address:    addresses[0],
+		More:       addresses[1:],
 		Token:      string(c.Token),
 		TokenFile:  c.TokenFile,
 		HTTPAuth:   string(c.HTTPAuth),
@@ -37,8 +39,8 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 // queryOf converts a query of the configuration for discovery.
 func queryOf(q config.ConsulQuery) discovery.Query {
 	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near,
-		Statuses: q.Statuses, SocketPaths: q.SocketPaths, Peer: q.Peer, Prepared: q.PreparedQuery,
-		Port: q.Port, Address: q.Address}
+		Namespace: q.Namespace, Partition: q.Partition, Statuses: q.Statuses, SocketPaths: q.SocketPaths, Peer: q.Peer,
+		Prepared: q.PreparedQuery, Port: q.Port, Address: q.Address}
 }
 
 // namedQueryOf converts a query of a service, whose instances may give the names in their certificates.
@@ -114,6 +116,10 @@ func (d *Daemon) newConsul(cfg *config.Config, saved []byte, standby *standbyRep
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil
+	}
+	var err error
+	if options.Client, err = d.clientOf(cfg.Consul); err != nil {
+		return nil, err
 	}
 	return discovery.NewConsul(options)
 }

@@ -29,7 +29,9 @@ type wired struct {
 
 func wire(s config.Service) wired {
 	cfg := &config.Config{Services: []config.Service{s}}
-	keys, _, err := newKeyring(hclog.NewNullLogger(), nil).prepare(cfg)
+	k := newKeyring(hclog.NewNullLogger(), nil)
+	k.mesh.client = new(Daemon).clientOf
+	keys, _, err := k.prepare(cfg)
 	if err != nil {
 		panic(err)
 	}

@@ -57,6 +57,7 @@ const (
 	KindLogLevel  Kind = "log_level" // the log level has changed
 	KindDenied    Kind = "denied"    // an endpoint denies connections of this host
 	KindAllowed   Kind = "allowed"   // an endpoint that denied connections has answered one
+	KindMoved     Kind = "moved"     // Lictor uses another address of Consul
 
 	// Files with certificates of a service have changed, cannot be used, or expire.
 	KindCertificate Kind = "certificate"

@@ -1,7 +1,7 @@
 // The page of the admin listener. It follows /v1/watch, and draws what is new once a second: only what is in sight, and
 // only what is different. No library, no build step.
 import { happened, told } from "./events.js";
-import { count, now, setNow, size, when } from "./format.js";
+import { count, isolated, now, setNow, size, when } from "./format.js";
 import { byID, make, move, put, set } from "./dom.js";
 import { Service, marks, orders } from "./service.js";
 import { changed, choose, link, view } from "./view.js";
@@ -106,12 +106,22 @@ function causes() {
     .map(([text, { n, since }]) => ({ text: `${count(n)} services: ${text}`, since }));
 }
 
+// address says at which of several addresses of Consul the lictor is.
+function address(consul) {
+  if (!consul || consul.addresses.length < 2 && !consul.moves) return "";
+  const since = `Consul at ${isolated(consul.address)} since ${when(Date.parse(consul.since))}`;
+  return consul.moves ? `${since}, before at ${isolated(consul.from)}: ${isolated(consul.why)}` : since;
+}
+
 let host = "", last = 0, ticks = 0;
 function tick(status) {
   const t = Date.parse(status.now);
   setNow(t);
   host = status.host ?? "";
   put(byID("version"), status.version);
+  const at = address(status.consul);
+  put(byID("consul"), at);
+  byID("consul").hidden = !at;
   const all = status.reasons ?? [];
   const reasons = [...all.filter((r) => r.kind === "refusing"), ...causes(), ...all.filter((r) => r.kind !== "refusing")].map((r) => r.text + (r.since ? `, since ${when(Date.parse(r.since))}` : ""));
   header(status.services === 0 && status.state === "fine" ? "unknown" : status.state, host, pills(status), reasons);
