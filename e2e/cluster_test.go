@@ -22,13 +22,17 @@ type cluster struct {
 	agent   *consul
 }
 
+// keepsServers makes the servers vote again as soon as they return. Otherwise the leader removes a server that is gone
+// for some seconds, and it must be back for 10 s before its vote counts.
+const keepsServers = "autopilot { cleanup_dead_servers = false }\n"
+
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	findConsul(t)
 	c := &cluster{}
 	for i := range 3 {
 		o := testconsul.Options{Binary: consulBinary, Dir: shortTempDir(t), Node: fmt.Sprint("server", i), Servers: 3,
-			NoWait: true}
+			NoWait: true, HCL: keepsServers}
 		if i > 0 {
 			o.Join = c.servers[0].LAN
 		}
