@@ -113,6 +113,7 @@ func (g *group) publishHealthLocked(st *state) {
 	g.nextDue.Store(due)
 	g.ejectedCount.Store(int64(len(g.ejectedMembers)))
 	g.panicking.Store(st.options.panics(len(g.ejectedMembers), len(st.members)))
+	g.weighZonesLocked(st)
 }
 
 // maxTrialLooks limits how many ejected members one pick examines to find a member to try.
@@ -134,7 +135,7 @@ func (g *group) pickTrial(q *query) *Member {
 			continue
 		}
 		if trial := m.health.beginTrial(now); trial != nil {
-			return &Member{m.Endpoint, m.usage, trial}
+			return &Member{m.Endpoint, m.usage, trial, m.zone}
 		}
 		g.review(m.usage) // another pick has begun the trial
 	}

@@ -27,6 +27,9 @@ type group struct {
 	// members include the foreign uses.
 	foreign map[UseKey]int64
 
+	zones   map[string]*zone // zones of the members, by Endpoint.Zone; nil: the members have none; guarded by mu
+	nowhere zone             // the zone of members with an empty Endpoint.Zone
+
 	emptyTimer *time.Timer // ends the wait for the first endpoint; nil: no client waits for one; guarded by mu
 
 	// The following fields summarise the health of the members, so that a pick need not examine all members. reviewAll
@@ -37,11 +40,14 @@ type group struct {
 	ejections      atomic.Int64  // ejections of members since the group was created
 	panicking      atomic.Bool   // picks ignore ejections
 	nextDue        atomicInstant // when a pick should look at the next ejected member
+	sharesDue      atomicInstant // when a slow start may have changed the weights of zones, see refreshShares
 	slowStartEnd   atomicInstant // when the last slow start ends; 0: no member is in a slow start
 
 	_          [64]byte     // keeps the fields that each pick writes off the cache line of the others
 	open       atomic.Int64 // uses that are not over
 	firstPicks atomic.Int64 // picks by clients that had tried no endpoint
+	stayed     atomic.Int64 // picks of near endpoints, if the service prefers them
+	left       atomic.Int64 // picks of other endpoints, if the service prefers near ones
 
 	budget budget // limits retries
 	queue  queue
@@ -53,20 +59,14 @@ type state struct {
 	known   bool      // an update has named the service
 	emptied time.Time // when the service lost its last member; zero: it has members, or never had any
 	members []*Member
-	roster  *roster      // of members
 	sticky  *stickyTable // nil: the service is not sticky
-
-	// Only the fields of the current policy are set; the others are nil. Updates change the rotations in place.
-	rotation *rotation
-	retries  *rotation // for clients that have tried an endpoint; nil if there are more than manyMembers
-	least    *leastConnections
-	random   *randomTwo
-	hash     *sourceHash
+	chooser              // of members
+	near    *nearby      // nil: the service prefers no endpoints, or all are alike
 }
 
 func newGroup(name string, b *RoundRobin) *group {
 	g := &group{name: name, balancer: b, registry: b.registry}
-	g.state.Store(&state{roster: newRoster(g, nil), rotation: &rotation{}, retries: &rotation{}})
+	g.state.Store(&state{chooser: newChooser(g, PolicyRoundRobin, nil, chooser{})})
 	g.nextDue.Store(distantFuture)
 	return g
 }
@@ -152,8 +152,11 @@ func (g *group) replaceLocked(endpoints []Endpoint, left []Departure, known bool
 func (g *group) swapLocked(st *state) {
 	old := g.state.Load()
 	same := slices.Equal(st.members, old.members)
-	if !same || st.options.Policy != old.options.Policy {
-		st.build(g)
+	if repick := !same || st.options.Policy != old.options.Policy; repick || st.options.Prefer != old.options.Prefer {
+		st.near = newNearby(g, &st.options, st.members, st.near)
+		if repick {
+			st.chooser = newChooser(g, st.options.Policy, st.members, st.chooser)
+		}
 	}
 	switch {
 	case st.options.Sticky <= 0:
@@ -165,36 +168,6 @@ func (g *group) swapLocked(st *state) {
 	g.watchEmptyLocked(st)
 	if !same || st.options != old.options || st.known != old.known {
 		g.reviewAll()
-	}
-}
-
-// build creates the data that the policy needs to pick from the members.
-func (st *state) build(g *group) {
-	turns, retries, least := st.rotation, st.retries, st.least
-	st.rotation, st.retries, st.least, st.random, st.hash = nil, nil, nil, nil, nil
-	st.roster = newRoster(g, st.members)
-	switch st.options.Policy {
-	case PolicyLeastConnections:
-		st.least = &leastConnections{roster: st.roster}
-		if least != nil {
-			st.least.virtualTime.Store(least.virtualTime.Load())
-		}
-	case PolicyRandomTwo:
-		st.random = &randomTwo{st.roster}
-	case PolicySourceHash:
-		st.hash = newSourceHash(st.roster)
-	default:
-		if st.rotation = turns; turns == nil {
-			st.rotation = &rotation{}
-		}
-		st.rotation.replace(st.members)
-		if st.roster.isLarge() {
-			break
-		}
-		if st.retries = retries; retries == nil {
-			st.retries = &rotation{}
-		}
-		st.retries.replace(st.members)
 	}
 }
 
@@ -231,8 +204,9 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 		}
 		if q.now < slowStartEnd {
 			q.slowStart = st.options.SlowStart
+			g.refreshShares(st, q.now)
 		} else if slowStartEnd != 0 {
-			g.slowStartEnd.CompareAndSwap(slowStartEnd, 0)
+			g.endSlowStart(st, slowStartEnd)
 		}
 		var m *Member
 		var err error
@@ -296,5 +270,12 @@ func (g *group) claim(st *state, m *Member) bool {
 		return false
 	}
 	m.picks.Add(1)
+	if o.Prefer != PreferNone {
+		if m.Near {
+			g.stayed.Add(1)
+		} else {
+			g.left.Add(1)
+		}
+	}
 	return true
 }

@@ -69,6 +69,12 @@ type Endpoint struct {
 	// weights count as 1. To send no traffic to an endpoint, leave the endpoint out of the set.
 	Weight int
 
+	// Zone is the part of the network in which the endpoint is, as far as the service's clients distinguish parts: for
+	// example a zone, a region or a rack. An empty Zone is a zone too, of endpoints for which it is not known. Near says
+	// that the endpoint is in the same part as this host. Both matter only with Options.Prefer.
+	Zone string
+	Near bool
+
 	// ServerName is the host name or IP address that the instance's registration gives for the endpoint's certificate.
 	// An empty ServerName means that the registration gives none, or was not asked for one.
 	ServerName string

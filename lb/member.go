@@ -26,6 +26,7 @@ type Member struct {
 	Endpoint
 	*usage
 	trial *trialUse // the trial of an ejected endpoint that this use makes; nil: this use is no trial
+	zone  *zone     // the zone of Endpoint.Zone
 }
 
 // Cause is the reason why an endpoint could not be reached.
@@ -174,6 +175,14 @@ func (u *usage) finish() float64 { return math.Float64frombits(u.finishBits.Load
 
 func (u *usage) setFinish(v float64) { u.finishBits.Store(math.Float64bits(v)) }
 
+// farPart returns the part of the endpoint's weight that counts for clients that leave the own zone, see zone.farPart.
+func (m *Member) farPart() float64 {
+	if m.Near {
+		return 0
+	}
+	return m.zone.farPart()
+}
+
 // servesSince returns when the endpoint joined the service, or when its last ejection ended, if that was later. Zero
 // means that the endpoint has served since the first set of the service.
 func (u *usage) servesSince() instant { return max(u.joined, u.health.returnedAt.Load()) }
@@ -198,12 +207,13 @@ func (g *group) replaceMembersLocked(old []*Member, endpoints []Endpoint) []*Mem
 			delete(byID, e.ID)
 		case m != nil && m.Place() == e.Place():
 			delete(byID, e.ID)
-			m = &Member{Endpoint: e, usage: m.usage}
+			m = &Member{Endpoint: e, usage: m.usage, zone: g.zoneLocked(e.Zone)}
 		default:
-			m = &Member{Endpoint: e, usage: g.newUsage(e, joined)}
+			m = &Member{Endpoint: e, usage: g.newUsage(e, joined), zone: g.zoneLocked(e.Zone)}
 		}
 		members = append(members, m)
 	}
+	g.dropZonesLocked(members)
 	for _, m := range byID {
 		m.left.Store(true)
 		if len(g.foreign) > 0 {

@@ -27,6 +27,9 @@ type Options struct {
 	// Policy is the way to choose the next endpoint.
 	Policy Policy
 
+	// Prefer says whether clients prefer near endpoints.
+	Prefer Preference
+
 	// Sticky is how long a client keeps its endpoint after its last pick. Clients are told apart by IP address. A zero
 	// Sticky disables stickiness.
 	Sticky time.Duration

@@ -13,6 +13,7 @@ type query struct {
 	slowStart    time.Duration // how long a slow start takes; 0: no member is in a slow start
 	now          instant       // the current time; set only for slow starts and stickiness
 	maxOpen      int64         // limit on the open uses of each member; 0: no limit
+	leaves       bool          // the client leaves the own zone, so the room of other zones counts, see nearby
 	examined     int           // how many members the pick has examined so far; tests limit it
 	sawFull      bool          // result: a member was skipped only because it is full
 }
@@ -23,7 +24,7 @@ func (q *query) available(m *Member) bool { return q.healthy(m) && q.hasRoom(m) 
 // serves reports whether m may serve this client now. serves returns false if m is except; except may be nil.
 func (q *query) serves(m, except *Member) bool {
 	q.examined++
-	return m != except && !q.avoids(m) && q.available(m)
+	return m != except && !q.avoids(m) && q.available(m) && (!q.leaves || m.farPart() > 0)
 }
 
 // avoids reports whether this client should skip m, because the client has tried m or because m is failing.
@@ -58,8 +59,23 @@ func (q *query) err(m *Member) error {
 // endpoint without clients cannot warm up.
 const minShare = 0.1
 
-// share returns the part of m's weight that counts now. The part is less than 1 during a slow start, and 1 otherwise.
+// isPlain reports whether share returns 1 for all members.
+func (q *query) isPlain() bool { return q.slowStart == 0 && !q.leaves }
+
+// share returns the part of m's weight that counts now. The part is less than 1 during a slow start, or if the client
+// leaves the own zone and other zones have more room. Otherwise it is 1.
 func (q *query) share(m *Member) float64 {
+	if q.isPlain() {
+		return 1
+	}
+	if q.leaves {
+		return m.farPart() * q.slowShare(m)
+	}
+	return q.slowShare(m)
+}
+
+// slowShare returns the part of m's weight that counts in a slow start.
+func (q *query) slowShare(m *Member) float64 {
 	if q.slowStart == 0 {
 		return 1
 	}
@@ -90,27 +106,8 @@ func (st *state) pick(src netip.Addr, q *query) *Member {
 
 // choose returns the member that the policy picks; nil if no member may serve.
 func (st *state) choose(src netip.Addr, q *query) *Member {
-	switch {
-	case st.least != nil:
-		return st.least.pick(q)
-	case st.random != nil:
-		return st.random.pick(q)
-	case st.hash != nil:
-		return st.hash.pick(src, q)
+	if st.near != nil {
+		return st.near.choose(&st.chooser, src, q)
 	}
-	rotation := st.rotation
-	if q.tried.Len() > 0 {
-		if rotation = st.retries; rotation == nil { // the set is too large for a second rotation
-			return st.roster.sample(q, nil)
-		}
-	}
-	if !st.roster.isLarge() {
-		return rotation.pick(q)
-	}
-	if !st.roster.scarce(q) {
-		if m := rotation.pick(q); m != nil {
-			return m
-		}
-	}
-	return st.roster.search(q, nil)
+	return st.chooser.choose(src, q)
 }

@@ -11,7 +11,14 @@ func (r randomTwo) pick(q *query) *Member {
 		return nil
 	}
 	b := r.sample(q, a)
-	if b == nil || a.open.Load()*int64(b.Weight) <= b.open.Load()*int64(a.Weight) {
+	if b == nil {
+		return a
+	}
+	weightA, weightB := float64(a.Weight), float64(b.Weight)
+	if q.leaves {
+		weightA, weightB = weightA*a.farPart(), weightB*b.farPart()
+	}
+	if float64(a.open.Load())*weightB <= float64(b.open.Load())*weightA {
 		return a
 	}
 	return b

@@ -101,7 +101,7 @@ func (r *roster) sample(q *query, except *Member) *Member {
 	}
 	for range maxDraws {
 		m := r.draw()
-		if q.serves(m, except) && (q.slowStart == 0 || rand.Float64() < q.share(m)) {
+		if q.serves(m, except) && (q.isPlain() || rand.Float64() < q.share(m)) {
 			return m
 		}
 	}

@@ -22,6 +22,8 @@ type ServiceSnapshot struct {
 	// one.
 	EmptyUntil time.Time
 
+	Near *NearSnapshot // nil: the service prefers no endpoints
+
 	Endpoints []EndpointSnapshot
 }
 
@@ -99,7 +101,7 @@ func (b *RoundRobin) Snapshot() []ServiceSnapshot {
 func (g *group) snapshot() (ServiceSnapshot, bool) {
 	st := g.state.Load()
 	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load(),
-		Ejections: g.ejections.Load()}
+		Ejections: g.ejections.Load(), Near: g.nearSnapshot(st)}
 	ignores := st.options.MaxFails < 0 // ejections by other services do not concern this one
 	s.Panicking = !ignores && g.panicking.Load() && g.ejectedCount.Load() > 0
 	if st.options.QueueTimeout > 0 || st.emptyWait() > 0 {

@@ -76,7 +76,7 @@ func (s *sourceHash) score(best *winner, i int, q *query) {
 	q.examined++
 	node := &s.nodes[i]
 	hash := mix(best.client ^ node.seed)
-	if s.equal && q.slowStart == 0 {
+	if s.equal && q.isPlain() {
 		if (best.index < 0 || hash > best.hash) && q.serves(s.members[i], nil) {
 			best.index, best.hash = i, hash
 		}
