@@ -11,11 +11,12 @@ import (
 type fieldRule struct {
 	names   nameRule
 	address string // see Query.Address
+	near    string // see Prefer.metaKey
 	mesh    string // the service of a query with Query.Mesh; empty: another query
 }
 
 func (q *Query) fields() fieldRule {
-	r := fieldRule{names: q.names(), address: q.Address}
+	r := fieldRule{names: q.names(), address: q.Address, near: q.Prefer.metaKey()}
 	if q.Mesh {
 		r.mesh = q.Service
 	}
@@ -69,9 +70,12 @@ func (r fieldRule) store(e *entry, w *way) {
 	if r.address != "" {
 		s.Tagged = taggedOf(e, r.address, r.mesh == "" || s.Address == "")
 	}
+	if r.near != "" {
+		s.NearMeta = metaOf(e, r.near)
+	}
 	s.Meta, s.TaggedAddresses = nil, nil
 	if e.Node != nil {
-		e.Node.TaggedAddresses = nil
+		e.Node.Meta, e.Node.TaggedAddresses = nil, nil
 	}
 }
 

@@ -34,8 +34,8 @@ type flight struct {
 // request returns the same text for all normalized queries that ask Consul for the same and need the same parsing of
 // the answer.
 func (q *Query) request() string {
-	return fmt.Sprintf("%s?%s %q %t %t", q.path(), q.values().Encode(), q.fields(), len(q.SocketPaths) > 0,
-		q.sni == "")
+	return fmt.Sprintf("%s?%s %q %t %t %t", q.path(), q.values().Encode(), q.fields(), len(q.SocketPaths) > 0,
+		q.sni == "", q.Prefer.needsAgent())
 }
 
 // join returns the flight for key. If there is none, join begins one that ends at until, and returns true: the caller

@@ -61,8 +61,11 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	if a.entries, err = decode(resp.Body, q, how.reuse); err != nil {
 		return a, err
 	}
-	if len(q.SocketPaths) > 0 && slices.ContainsFunc(a.entries, hasSocket) {
+	switch {
+	case len(q.SocketPaths) > 0 && slices.ContainsFunc(a.entries, hasSocket):
 		a.here = c.here.find(ctx, c.client)
+	case q.Prefer.needsAgent():
+		a.here = c.here.recent(ctx, c.client)
 	}
 	if q.Mesh && q.sni == "" && slices.ContainsFunc(a.entries, isGateway) {
 		if a.domain = c.origins.trustDomain(ctx); a.domain == "" {
@@ -74,7 +77,8 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 
 // rules returns which instances of the answer may be endpoints for q.
 func (a *answer) rules(q *Query) rules {
-	r := rules{statuses: q.Statuses, socketPaths: q.SocketPaths, here: a.here, port: q.Port}
+	r := rules{statuses: q.Statuses, socketPaths: q.SocketPaths, here: a.here, port: q.Port,
+		prefer: q.Prefer}
 	if q.Mesh {
 		r.mesh = &meshRule{service: q.Service, sni: q.sni, domain: a.domain}
 	}

@@ -31,7 +31,8 @@ type entryNode struct {
 	Address     string
 	CreateIndex uint64 // when the node was registered; a new index if the catalog lost the node in between
 
-	TaggedAddresses json.RawMessage // as in entryService
+	Locality              *locality
+	Meta, TaggedAddresses json.RawMessage // as in entryService
 }
 
 type entryService struct {
@@ -40,7 +41,8 @@ type entryService struct {
 	Port                    int
 	Weights                 weights
 
-	Ports []entryPort
+	Ports    []entryPort
+	Locality *locality
 
 	// Meta and TaggedAddresses are not parsed, so that strange values do not spoil the whole answer. fieldRule.resolve
 	// drops them, and sets the fields below them.
@@ -48,6 +50,7 @@ type entryService struct {
 	ServerName            string        `json:"-"` // see nameRule.find
 	NoServerName          string        `json:"-"`
 	Tagged                taggedAddress `json:"-"`
+	NearMeta              string        `json:"-"` // see metaOf
 
 	// Only a query with Mesh sets the following fields: who the instance is in the mesh, or why it is no way to the
 	// service. See way.find.
@@ -99,9 +102,10 @@ type instances struct {
 type rules struct {
 	statuses    []string // see Query.Statuses
 	socketPaths []string // see Query.SocketPaths
-	here        ownNode  // needed only for instances that listen on Unix sockets
+	here        ownNode  // needed only for instances that listen on Unix sockets, and for Prefer.needsAgent
 	port        string   // see Query.Port
 	mesh        *meshRule
+	prefer      Prefer // see Query.Prefer
 }
 
 // passingOnly is the default of Query.Statuses.
@@ -172,6 +176,9 @@ func convertOne(e *entry, r rules) Instance {
 	}
 	if e != nil && e.Node != nil {
 		one.born = e.Node.CreateIndex
+		if e.Service != nil {
+			one.Zone, one.Near = r.prefer.place(e, &r.here)
+		}
 	}
 	if worst != nil {
 		one.Detail = worst.text()

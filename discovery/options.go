@@ -142,8 +142,8 @@ type Query struct {
 	Statuses []string
 
 	// Prepared is the name or ID of a prepared query, which is executed every few seconds. Apart from Prepared, only
-	// Datacenter, Near, Statuses, Port, Address, ServerNameMeta and ServerNameTag apply. An empty Prepared means no
-	// prepared query.
+	// Datacenter, Near, Statuses, Port, Address, Prefer, ServerNameMeta and ServerNameTag apply. An empty Prepared
+	// means no prepared query.
 	Prepared string
 
 	// SocketPaths holds patterns of path.Match for the absolute paths of Unix sockets. An instance that listens on a
@@ -164,6 +164,10 @@ type Query struct {
 	// of the service has a port, that port counts instead of the default port, but not instead of Port. An empty
 	// Address means the usual address.
 	Address string
+
+	// Prefer says which instances are near this host. It sets the Zone and Near of endpoints, and does not change which
+	// instances are in the set.
+	Prefer Prefer
 
 	// ServerNameMeta is the key in an instance's meta whose value becomes the ServerName of the endpoint. If it is not
 	// set, ServerNameTag is how the tag begins that has the ServerName as its rest; of several tags, the first counts.

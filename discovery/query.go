@@ -59,6 +59,9 @@ func (q Query) canonical() string {
 	if q.Mesh {
 		parts = append(parts, "mesh", "sni="+q.sni)
 	}
+	if q.Prefer != (Prefer{}) {
+		parts = append(parts, "prefer="+q.Prefer.By, q.Prefer.Region, q.Prefer.Zone)
+	}
 	return fmt.Sprintf("%q", parts)
 }
 
@@ -110,6 +113,7 @@ func (q Query) String() string {
 	add("socket_paths", strings.Join(q.SocketPaths, ","))
 	add("port", q.Port)
 	add("address", q.Address)
+	add("prefer", q.Prefer.By)
 	add("server_name_meta", q.ServerNameMeta)
 	add("server_name_tag", q.ServerNameTag)
 	return consul.OneLine(text)

@@ -88,6 +88,10 @@ type savedEndpointJSON struct {
 	// Old versions of Lictor ignore ServerName and Identity, and have no query that asks for one.
 	ServerName string `json:"server_name,omitempty"`
 	Identity   string `json:"identity,omitempty"`
+
+	// Old versions of Lictor ignore Zone and Near, and have no query that asks for them.
+	Zone string `json:"zone,omitempty"`
+	Near bool   `json:"near,omitempty"`
 }
 
 // fits reports whether the endpoints may be used for q. An endpoint of the mesh needs an Identity to be verified.
@@ -126,7 +130,7 @@ func encodeSaved(all saved) ([]byte, error) {
 
 func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
 	one := savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight, Joined: s.joined[e.Place()],
-		ServerName: e.ServerName, Identity: e.Identity}
+		ServerName: e.ServerName, Identity: e.Identity, Zone: e.Zone, Near: e.Near}
 	if h, held := s.held[e.ID]; held {
 		one.HeldFor, one.HeldUntil = h.why.String(), &h.until
 	}
@@ -256,6 +260,7 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 		return lb.Endpoint{}, errors.New("has an identity that the mesh does not have")
 	}
 	endpoint.ID, endpoint.Weight, endpoint.ServerName, endpoint.Identity = e.ID, e.Weight, e.ServerName, e.Identity
+	endpoint.Zone, endpoint.Near = e.Zone, e.Near
 	return endpoint, nil
 }
 

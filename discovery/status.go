@@ -19,6 +19,9 @@ type WatchStatus struct {
 	Error       string    // error of the last query; empty: the query succeeded
 	ErrorSince  time.Time // when queries began to fail; zero: Error is empty
 
+	// Zone is the Zone of near endpoints. If it is not known although the Query has a Prefer, NoZone says why.
+	Zone, NoZone string
+
 	// Hidden reports whether Consul may hide instances because Lictor has no token: see ErrNoToken.
 	Hidden bool
 

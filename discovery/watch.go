@@ -147,7 +147,8 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 	b := &w.state
 	w.reporter.logBad(e.in.bad)
 	hidden := w.consul.hides(a)
-	w.reporter.count(func(s *WatchStatus) { s.Hidden = hidden })
+	zone, noZone := w.query.Prefer.own(&a.here)
+	w.reporter.count(func(s *WatchStatus) { s.Hidden, s.Zone, s.NoZone = hidden, zone, noZone })
 	if hidden {
 		w.consul.warnOfNoToken(w.reporter.sharerNames())
 	}
