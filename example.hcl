@@ -30,6 +30,10 @@ engine = "auto"
 # Consul answers. Lictor creates the folder if it is missing. Without it, a start while Consul is away has no instances.
 # state_dir = "/var/lib/lictor"
 
+# Where this host is, for services with prefer. The default is the locality of the agent's node.
+# region = "eu"
+# zone   = "eu-a"
+
 # The admin listener serves a page for browsers, metrics for Prometheus (/metrics), and the API that "lictor status" and
 # similar commands use (docs/api.md). The block and each of its arguments can be left out.
 admin {
@@ -157,6 +161,12 @@ service "web" {
   # How long a new instance takes to reach its full share of clients, and also an instance when its ejection ends. "0s":
   # it has its full share at once.
   slow_start = "0s"
+
+  # Keeps clients at instances that share this with this host: "zone", "region", "node", or "meta:" and a key of meta. If
+  # near instances have less than their fair share of the weight, some clients go to others, unless prefer_strict is
+  # true. The default is to prefer none.
+  # prefer        = "zone"
+  # prefer_strict = false
 
   # Limits of open connections: to all instances together, and to each instance. The default is "never": no limit.
   # max_connections              = 10000

@@ -69,8 +69,11 @@ type Config struct {
 	// StateDir is a folder for state that should survive a restart: the last good endpoints. Empty means that no state
 	// is kept.
 	StateDir string
-	Admin    Admin
-	Metrics  Metrics
+
+	// Region and Zone are where this host is. If both are empty, the agent's node says it.
+	Region, Zone string
+	Admin        Admin
+	Metrics      Metrics
 
 	AccessLog *AccessLog // nil: no access log
 
@@ -185,6 +188,11 @@ type Service struct {
 	// EmptyWait is how long TCP connections wait for an endpoint after the service has lost its last one. With Off they
 	// do not wait. For UDP it is zero.
 	EmptyWait time.Duration `off:"0s"`
+
+	// Prefer is what near instances share with this host: "zone", "region", "node", or "meta:" and a key of meta.
+	// Empty means that no instance is preferred. PreferStrict keeps all clients near, even if that is not fair.
+	Prefer       string
+	PreferStrict bool
 
 	Check *Check // nil: Lictor does not check endpoints itself
 

@@ -209,6 +209,7 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.cfg.ShutdownGrace = root.durationOrNone("shutdown_grace", DefaultShutdownGrace, Off)
 	_ = l.cfg.Engine.UnmarshalText([]byte(root.oneOf("engine", EngineAuto.String(), engineNames())))
 	l.cfg.StateDir = root.stateDir()
+	l.place(root)
 	l.services(root)
 	l.consul(root)
 	l.admin(root)

@@ -79,6 +79,7 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	names := b.sni(&s)
 	s.Listen = b.listen(s, names)
 	l.endpoints(b, &s)
+	b.prefer(&s)
 	b.speaksFirst(&s)
 	b.stays(&s)
 	b.inMesh(&s)

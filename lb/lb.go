@@ -70,8 +70,8 @@ type Endpoint struct {
 	Weight int
 
 	// Zone is the part of the network in which the endpoint is, as far as the service's clients distinguish parts: for
-	// example a zone, a region or a rack. An empty Zone is a zone too, of endpoints for which it is not known. Near says
-	// that the endpoint is in the same part as this host. Both matter only with Options.Prefer.
+	// example a zone, a region or a rack. An empty Zone is a zone too, of endpoints for which it is not known. Near
+	// says that the endpoint is in the same part as this host. Both matter only with Options.Prefer.
 	Zone string
 	Near bool
 

@@ -135,6 +135,9 @@ func writeExplanation(
 	if i := s.Identity; i != nil {
 		fmt.Fprintf(w, "dials in the mesh as %s\n", visible.Text(identityText(now, i)))
 	}
+	if s.Near != nil {
+		fmt.Fprintln(w, visible.Text(s.Near.Text()))
+	}
 	for _, problem := range problems {
 		fmt.Fprintln(w, visible.Text(problem))
 	}
@@ -169,6 +172,9 @@ func writeExplanation(
 		if e.Identity != "" {
 			fmt.Fprintf(w, "     identity: %s\n", visible.Text(e.Identity))
 		}
+		if s.Near != nil {
+			fmt.Fprintf(w, "     zone: %s\n", visible.Text(zoneText(e)))
+		}
 		if len(e.Tags) > 0 {
 			fmt.Fprintf(w, "     tags: %s\n", visible.Text(strings.Join(e.Tags, ", ")))
 		}
@@ -193,6 +199,17 @@ func writeUnserved(w io.Writer, now time.Time, e *admin.Endpoint) {
 		fmt.Fprintf(w, "     closed before it answered: %s; Envoy does so if an intention denies,\n"+
 			"     or if it cannot reach its own service\n", times(u))
 	}
+}
+
+// zoneText returns the zone of an endpoint, and whether it is near.
+func zoneText(e *admin.Endpoint) string {
+	switch {
+	case e.Near:
+		return e.Zone + ", near"
+	case e.Zone == "":
+		return "not known"
+	}
+	return e.Zone
 }
 
 // nameText returns the addresses of a host name. If the last lookup failed, the text says how old they are and why it

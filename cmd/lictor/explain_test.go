@@ -210,3 +210,24 @@ func TestExitCodeOfExplain(t *testing.T) {
 	_, said := lictor(t, exitFailed, "explain", "-admin", f.address, "web")
 	equal(t, said, "lictor explain: busy\n")
 }
+
+// The zones of endpoints, and the share of clients that stay near, are shown for a service that prefers near ones.
+func TestPreferenceIsShown(t *testing.T) {
+	t.Parallel()
+	f := explaining(t)
+	s, _, _ := explained()
+	s.Near = &admin.Near{Prefer: "zone", Zone: "eu/eu-a", Zones: 2, Weight: 0.25, Share: 0.5, Stayed: 3, Left: 4}
+	s.Endpoints[0].Zone, s.Endpoints[0].Near = "eu/eu-a", true
+	f.answers["GET /v1/services/web"] = s
+	out, _ := lictor(t, exitOK, "explain", "-admin", f.address, "web")
+	for _, want := range []string{"\nprefers the same zone (eu/eu-a); 25% of the weight is there, and 50% of the " +
+		"clients stay; so far 4 of 7 left\n", "\n     zone: eu/eu-a, near\n", "\n     zone: not known\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	out, _ = lictor(t, exitOK, "status", "-admin", f.address, "web")
+	if want := "preference      prefers the same zone (eu/eu-a); "; !strings.Contains(out, want) {
+		t.Errorf("no %q in:\n%s", want, out)
+	}
+}

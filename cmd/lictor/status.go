@@ -301,6 +301,9 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 		line("because", "%s", reasonText(now, &s.Reasons[i]))
 	}
 	line("endpoints", "%d in, %d out, changed %s", s.In(), len(s.Endpoints)-s.In(), ago(now, s.LastChange))
+	if s.Near != nil {
+		line("preference", "%s", s.Near.Text())
+	}
 	if s.Waiting > 0 || s.EmptyUntil != nil {
 		line("queue", "%s", waitingText(s))
 	}

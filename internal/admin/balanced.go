@@ -29,7 +29,7 @@ func balancedOf(now time.Time, all []lb.ServiceSnapshot, names Names) map[string
 	for i := range all {
 		s := &all[i]
 		b := Balanced{Waiting: s.Waiting, Queue: s.Queue, Full: s.Full, Ejections: s.Ejections, Panicking: s.Panicking,
-			EmptyUntil: s.EmptyUntil}
+			EmptyUntil: s.EmptyUntil, Near: nearOf(s.Near)}
 		for j := range s.Endpoints {
 			e := balancedEndpoint(now, &s.Endpoints[j], s.Panicking)
 			e.Name = hostName(now, s.Endpoints[j].Host, names)

@@ -30,9 +30,9 @@ func TestAPIIsDocumented(t *testing.T) {
 	if !slices.Equal(served, documented) {
 		t.Errorf("served:     %v\ndocumented: %v", served, documented)
 	}
-	for _, v := range []any{Status{}, Service{}, Endpoint{}, HostName{}, EndpointCounters{}, Counters{}, Descriptors{},
-		Event{}, Reload{}, Reason{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{},
-		EventsAnswer{}, Unserved{},
+	for _, v := range []any{Status{}, Service{}, Endpoint{}, Near{}, HostName{}, EndpointCounters{}, Counters{},
+		Descriptors{}, Event{}, Reload{}, Reason{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{},
+		Sample{}, EventsAnswer{}, Unserved{},
 		Connection{}, ConnectionsAnswer{}, Upgrade{}, Pending{}, changes{}, Mesh{}, MeshRoot{}, Identity{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {

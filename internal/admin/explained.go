@@ -86,7 +86,7 @@ func instancesOf(x *discovery.Explanation) []Endpoint {
 func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail,
 		Tags: one.Tags, ServerName: one.ServerName, NoServerName: one.NoServerName,
-		Identity: one.Identity}
+		Identity: one.Identity, Zone: one.Zone, Near: one.Near}
 	if one.Host != "" || one.At().IsValid() {
 		e.Address = one.Address()
 	}

@@ -50,6 +50,7 @@ func (e *exposition) service(s *Service) {
 	}
 	const panicking = "Whether the service ignores ejections, because too many endpoints are ejected, 0 or 1."
 	e.gauge("lictor_service_panicking", panicking, truth(s.Panicking), "service", s.Name)
+	e.preference(s)
 	if !s.drainedSince.IsZero() {
 		e.gauge("lictor_drained_since_timestamp_seconds",
 			"When the oldest drain without an end began; absent while the service has none.",
@@ -82,6 +83,19 @@ func (e *exposition) service(s *Service) {
 		e.gauge("lictor_set_changed_timestamp_seconds", "Time of the last change of the service's endpoints.",
 			float64(s.LastChange.UnixMilli())/1000, "service", s.Name)
 	}
+}
+
+// preference sends how many clients stay near. preference sends nothing for a service that prefers no endpoints.
+func (e *exposition) preference(s *Service) {
+	n := s.Near
+	if n == nil {
+		return
+	}
+	const chosen = "Clients of a service with a preference, by whether they got a near endpoint."
+	e.counter("lictor_preference_clients_total", chosen, n.Stayed, "service", s.Name, "near", "true")
+	e.counter("lictor_preference_clients_total", chosen, n.Left, "service", s.Name, "near", "false")
+	e.gauge("lictor_preference_share", "Part of the clients that stays near, between 0 and 1.", n.Share,
+		"service", s.Name)
 }
 
 // ejected sends the number of addresses that are ejected. All services share the health of an address, so a dead

@@ -47,7 +47,7 @@ func busy(t *testing.T) *house {
 		return &Consul{Address: "http://10.0.0.2:8500", Since: time.UnixMilli(1500), Moves: 12}
 	}
 	h.Server.o.State.Balanced = func() map[string]Balanced {
-		return map[string]Balanced{"web": {Ejections: 8,
+		return map[string]Balanced{"web": {Ejections: 8, Near: &Near{Share: 0.5, Stayed: 21, Left: 22},
 			Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
 	}
 	h.endpoints("web", "n/1", "n/2")
@@ -119,7 +119,9 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_ready 0`,
 		`lictor_restart_pending 2`,
 		`lictor_ejected_addresses 0`,
-		`lictor_service_panicking{service="web"} 0`,
+		`lictor_service_panicking{service="web"} 0`, `lictor_preference_share{service="web"} 0.5`,
+		`lictor_preference_clients_total{near="true",service="web"} 21`,
+		`lictor_preference_clients_total{near="false",service="web"} 22`,
 		`lictor_service_panicking{service="dns"} 0`,
 		`lictor_drained_since_timestamp_seconds{service="web"} 1.`,
 		`lictor_log_dropped_total 11`,

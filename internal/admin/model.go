@@ -44,6 +44,7 @@ type Service struct {
 	Sources    []Source   `json:"sources,omitempty"`
 
 	Certificates []Certificate `json:"certificates,omitempty"`
+	Near         *Near         `json:"near,omitempty"` // nil: the service prefers no endpoints
 
 	Identity *Identity `json:"identity,omitempty"` // as which endpoints are dialled; nil: none
 
@@ -94,6 +95,9 @@ type Endpoint struct {
 	NoServerName string `json:"no_server_name,omitempty"`
 
 	Identity string `json:"identity,omitempty"` // who the endpoint must be in the mesh: the path of a SPIFFE ID
+
+	Zone string `json:"zone,omitempty"` // what the service's preference looks at
+	Near bool   `json:"near,omitempty"` // the zone is that of this host
 
 	DrainedBy   string `json:"drained_by,omitempty"`
 	DrainReason string `json:"drain_reason,omitempty"`

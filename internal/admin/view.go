@@ -85,6 +85,7 @@ type Balanced struct {
 	Panicking bool  // so many endpoints fail that the balancer ignores failures
 
 	EmptyUntil time.Time // when clients stop waiting for a first endpoint; zero if none wait
+	Near       *Near     // without what watches know; nil: the service prefers no endpoints
 
 	// Endpoints have an ID and counters. If the balancer treats an endpoint specially, the endpoint also has a state
 	// and a reason; otherwise its state is empty.
@@ -248,6 +249,7 @@ func endpointOf(v *endpoints.EndpointView) Endpoint {
 	e := Endpoint{ID: v.ID, DrainedBy: v.Drain.By, DrainReason: v.Drain.Reason}
 	if !v.Joined.IsZero() {
 		e.Address, e.Weight, e.ServerName, e.Identity = v.Address(), max(v.Weight, 1), v.ServerName, v.Identity
+		e.Zone, e.Near = v.Zone, v.Near
 	}
 	switch {
 	case !v.Forbidden.IsZero():
@@ -302,6 +304,10 @@ func (s *Service) instances(known []Endpoint) {
 func (s *Service) balanced(b *Balanced) {
 	s.Waiting, s.Panicking, s.EmptyUntil = b.Waiting, b.Panicking, known(b.EmptyUntil)
 	s.Counters.Ejections = b.Ejections
+	if b.Near != nil {
+		near := *b.Near // watched changes it
+		s.Near = &near
+	}
 	at := s.byID()
 	for _, k := range b.Endpoints {
 		e := at[k.ID]
@@ -336,6 +342,9 @@ func (s *Service) byID() map[string]*Endpoint {
 func (s *Service) watched(w discovery.WatchStatus) {
 	if !w.Chain {
 		s.LastSuccess = known(w.LastSuccess)
+	}
+	if s.Near != nil {
+		s.Near.watched(&w)
 	}
 	if !w.Saved.IsZero() && s.Set == SetFresh {
 		s.Set = SetSaved

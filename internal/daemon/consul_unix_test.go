@@ -159,7 +159,9 @@ func TestLook(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	registerInstance(t, client, "loop", "back", taken.Addr().String(), api.HealthPassing)
-	text := inConsul(consul, "web", "wbe") + fmt.Sprintf(`
+	preferring := "service \"web\" {\n  prefer = \"node\""
+	text := strings.Replace(inConsul(consul, "web", "wbe"), `service "web" {`, preferring, 1) +
+		fmt.Sprintf(`
 service "loop" {
   listen = %q
 }
@@ -180,7 +182,8 @@ service "elsewhere" {
 		t.Fatalf("got %d sights", len(all))
 	}
 	lines := all[1].Describe()
-	want := []string{`web: 1 of 2 instances (consul service "web")`, "  in   n/good  127.0.0.1:1001"}
+	want := []string{`web: 1 of 2 instances (consul service "web"); prefers the same node (n)`,
+		"  in   n/good  127.0.0.1:1001  n, near"}
 	for _, line := range want {
 		if !slices.Contains(lines, line) {
 			t.Errorf("no %q in %q", line, lines)

@@ -22,6 +22,7 @@ import (
 type looker interface {
 	Look(ctx context.Context, q discovery.Query) ([]discovery.Instance, error)
 	LookChain(ctx context.Context, w discovery.Watch) ([]discovery.Tier, error)
+	OwnZone(ctx context.Context, q discovery.Query) (zone, problem string)
 }
 
 // A Listener is an address at which a running Lictor listens.
@@ -67,6 +68,7 @@ type Sight struct {
 	what      string // the query, in words
 	instances []discovery.Instance
 	notes     []string // lines for Describe
+	prefers   string   // which instances the service prefers; empty: none
 }
 
 // lookAt runs the service's queries.
@@ -77,7 +79,8 @@ func lookAt(
 		return lookAtMesh(ctx, cfg, s, consul)
 	}
 	for _, q := range queriesOf(s) {
-		instances, err := consul.Look(ctx, queryOf(q))
+		query := queryFor(cfg, &s, q)
+		instances, err := consul.Look(ctx, query)
 		if d := lookProblem(s, q, instances, err); d != nil {
 			if err == nil {
 				d.Detail = fmt.Sprintf("Service %q: %s", s.Name, whyEmpty(ctx, cfg, q, consul))
@@ -85,7 +88,8 @@ func lookAt(
 			problems = append(problems, d)
 		}
 		if len(instances) > 0 {
-			all = append(all, Sight{service: s.Name, what: whatOf(q), instances: instances})
+			all = append(all, Sight{service: s.Name, what: whatOf(q), instances: instances,
+				prefers: preferenceNow(ctx, s, query, consul)})
 		}
 	}
 	return all, problems
@@ -155,14 +159,42 @@ func (s *Sight) Describe() []string {
 	for _, one := range s.instances {
 		if one.Out == "" {
 			in++
-			lines = append(lines, fmt.Sprintf("  in   %s  %s", one.ID, one.Address()))
+			lines = append(lines, fmt.Sprintf("  in   %s  %s%s", one.ID, one.Address(), s.zoneOf(&one)))
 		} else {
 			lines = append(lines, fmt.Sprintf("  out  %s  %s: %s", one.ID, one.Out, one.Detail))
 		}
 	}
 	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, config.Plural(len(s.instances), "instance"),
 		s.what)
+	if s.prefers != "" {
+		head += "; " + s.prefers
+	}
 	return append(append([]string{head}, lines...), s.notes...)
+}
+
+// zoneOf returns the zone of an instance, as the end of its line.
+func (s *Sight) zoneOf(one *discovery.Instance) string {
+	switch {
+	case s.prefers == "":
+		return ""
+	case one.Near:
+		return "  " + one.Zone + ", near"
+	case one.Zone == "":
+		return "  zone not known"
+	}
+	return "  " + one.Zone
+}
+
+// preferenceNow says which instances the service would prefer now.
+func preferenceNow(ctx context.Context, s config.Service, q discovery.Query, consul looker) string {
+	if s.Prefer == "" {
+		return ""
+	}
+	zone, problem := consul.OwnZone(ctx, q)
+	if problem != "" {
+		return fmt.Sprintf("prefers the same %s, which is not known: %s", s.Prefer, problem)
+	}
+	return fmt.Sprintf("prefers the same %s (%s)", s.Prefer, zone)
 }
 
 // CheckHost checks whether the access log of cfg can be opened on this host, without changing anything. Missing

@@ -24,7 +24,7 @@ import (
 func lookAtMesh(
 	ctx context.Context, cfg *config.Config, s config.Service, consul looker,
 ) (all []Sight, problems hcl.Diagnostics) {
-	tiers, err := consul.LookChain(ctx, watchOf(s))
+	tiers, err := consul.LookChain(ctx, watchOf(cfg, s))
 	if err != nil {
 		d := lookProblem(s, *s.Consul, nil, err)
 		if errors.As(err, new(*discovery.ChainError)) {
@@ -41,7 +41,8 @@ func lookAtMesh(
 			problems = append(problems, d)
 		}
 		if len(instances) > 0 {
-			all = append(all, Sight{service: s.Name, what: t.Query.String(), instances: instances})
+			all = append(all, Sight{service: s.Name, what: t.Query.String(), instances: instances,
+				prefers: preferenceNow(ctx, s, t.Query, consul)})
 		}
 	}
 	return all, problems

@@ -36,6 +36,10 @@ func TestMismatch(t *testing.T) {
 // A partlyHidden returns one instance and reports hidden ones.
 type partlyHidden struct{}
 
+func (partlyHidden) OwnZone(context.Context, discovery.Query) (zone, problem string) {
+	return "", "not asked"
+}
+
 func (partlyHidden) Look(context.Context, discovery.Query) ([]discovery.Instance, error) {
 	one := discovery.Instance{Endpoint: lb.Endpoint{ID: "n/a", Host: "a", Weight: 1}}
 	return []discovery.Instance{one}, &discovery.HiddenError{Missing: "node:read"}

@@ -53,7 +53,7 @@ func TestZeroAndNeverInOptions(t *testing.T) {
 	}
 	served := func(src string) proxy.Service { return proxyServices(mustParse(t, src), nil)[0] }
 	balanced := func(src string) lb.Options { return balancing(mustParse(t, src).Services[0], nil) }
-	watched := func(src string) discovery.Watch { return watchOf(mustParse(t, src).Services[0]) }
+	watched := func(src string) discovery.Watch { return watchesOf(mustParse(t, src))[0] }
 	for _, tt := range []struct {
 		name      string
 		got, want any

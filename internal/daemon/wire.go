@@ -43,19 +43,23 @@ func queryOf(q config.ConsulQuery) discovery.Query {
 		Prepared: q.PreparedQuery, Port: q.Port, Address: q.Address}
 }
 
-// namedQueryOf converts a query of a service, whose instances may give the names in their certificates.
-func namedQueryOf(s *config.Service, q config.ConsulQuery) discovery.Query {
+// queryFor converts a query of a service of cfg, which may ask instances for the names in their certificates, and for
+// where they are.
+func queryFor(cfg *config.Config, s *config.Service, q config.ConsulQuery) discovery.Query {
 	query := queryOf(q)
+	if s.Prefer != "" {
+		query.Prefer = discovery.Prefer{By: s.Prefer, Region: cfg.Region, Zone: cfg.Zone}
+	}
 	if t := s.EndpointTLS; t != nil {
 		query.ServerNameMeta, query.ServerNameTag = t.ServerNameMeta, t.ServerNameTag
 	}
 	return query
 }
 
-// watchOf converts a Consul service of the configuration for discovery.
-func watchOf(s config.Service) discovery.Watch {
+// watchOf converts a Consul service of cfg for discovery.
+func watchOf(cfg *config.Config, s config.Service) discovery.Watch {
 	w := discovery.Watch{
-		Service: s.Name, Query: namedQueryOf(&s, *s.Consul), Guard: guardOf(*s.Consul),
+		Service: s.Name, Query: queryFor(cfg, &s, *s.Consul), Guard: guardOf(*s.Consul),
 		Failover: discovery.Failover{
 			Below: s.FailoverBelow, Hold: s.FailbackHold, OnHealth: s.FailoverOn == config.FailoverOnHealth,
 		},
@@ -64,7 +68,7 @@ func watchOf(s config.Service) discovery.Watch {
 	}
 	w.Query.Mesh = s.Mesh != nil
 	for _, q := range s.Failover {
-		w.Next = append(w.Next, discovery.Tier{Query: namedQueryOf(&s, q), Guard: guardOf(q)})
+		w.Next = append(w.Next, discovery.Tier{Query: queryFor(cfg, &s, q), Guard: guardOf(q)})
 	}
 	if s.Static != nil {
 		static := endpointsOf(*s.Static)
@@ -153,7 +157,7 @@ func watchesOf(cfg *config.Config) []discovery.Watch {
 	var watches []discovery.Watch
 	for _, s := range cfg.Services {
 		if s.Consul != nil {
-			watches = append(watches, watchOf(s))
+			watches = append(watches, watchOf(cfg, s))
 		}
 	}
 	return watches
@@ -296,6 +300,7 @@ func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 func balancing(s config.Service, probe *lb.ProbeTLS) lb.Options {
 	o := lb.Options{
 		Policy:         policyOf(s.Balance),
+		Prefer:         preferenceOf(s),
 		Sticky:         s.Sticky,
 		MaxFails:       s.MaxFails,
 		MinAvailable:   s.MinAvailable,
@@ -311,6 +316,17 @@ func balancing(s config.Service, probe *lb.ProbeTLS) lb.Options {
 		o.MaxQueue, o.QueueTimeout, o.EmptyWait = s.MaxQueue, s.QueueTimeout, s.EmptyWait
 	}
 	return o
+}
+
+// preferenceOf returns how the service prefers near endpoints.
+func preferenceOf(s config.Service) lb.Preference {
+	switch {
+	case s.Prefer == "":
+		return lb.PreferNone
+	case s.PreferStrict:
+		return lb.PreferStrict
+	}
+	return lb.PreferFair
 }
 
 func policyOf(b config.Balance) lb.Policy {

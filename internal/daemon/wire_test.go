@@ -73,7 +73,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			field := reflect.ValueOf(&s).Elem().Field(i)
 			switch name := fields.Field(i).Name; name {
 			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "Allow", "Deny", "DeclRange",
-				"SendProxyUDP", "SNI":
+				"SendProxyUDP", "SNI", "PreferStrict":
 			default:
 				if !change(field) {
 					t.Errorf("this test does not know how to change %s", name)
@@ -85,6 +85,9 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			func(s *config.Service) { s.Listen = []config.Listener{{Path: "/run/a"}} }))
 		some := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 		check("Allow", with(base(), func(s *config.Service) { s.Allow = some }))
+		near := with(base(), func(s *config.Service) { s.Prefer = "zone" })
+		strict := with(near, func(s *config.Service) { s.PreferStrict = true })
+		used["PreferStrict"] = !reflect.DeepEqual(wire(near), wire(strict))
 		check("SNI", with(base(), func(s *config.Service) { s.SNI = []string{"a.test"} }))
 		check("Deny", with(base(), func(s *config.Service) { s.Deny = some }))
 		check("SendProxyUDP", with(base(), func(s *config.Service) { s.SendProxyUDP = config.ProxyFirst }))
@@ -163,7 +166,7 @@ func TestWatchesHaveSourcesInOrder(t *testing.T) {
 		}},
 		FailoverBelow: 2, FailbackHold: time.Minute,
 	}
-	w := watchOf(s)
+	w := watchOf(&config.Config{}, s)
 	if w.Service != "web" || w.Query.Service != "web" || !slices.Equal(w.Query.Tags, []string{"v2"}) {
 		t.Errorf("got %+v", w)
 	}

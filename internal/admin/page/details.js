@@ -16,6 +16,7 @@ export class Details {
     this.service = service;
     this.reasons = make("ul", { class: "reasons" });
     this.about = make("p");
+    this.near = make("p");
     this.problem = make("p");
     this.identity = make("p");
     this.lately = make("b", { class: "bad" });
@@ -25,7 +26,7 @@ export class Details {
     const cursor = {};
     this.charts = drawn.map((d) => new Chart(d, service.name, cursor, () => this.drawCharts()));
     this.endpoints = new Endpoints(service);
-    this.element = make("div", { class: "more" }, this.reasons, this.about, this.identity, this.problem, this.refused, this.sources,
+    this.element = make("div", { class: "more" }, this.reasons, this.about, this.identity, this.near, this.problem, this.refused, this.sources,
       make("div", { class: "charts" }, ...this.charts.map((c) => c.figure)), this.endpoints.element);
   }
 
@@ -36,6 +37,8 @@ export class Details {
     const reasons = d.reasons ?? [];
     list(this.reasons, (reasons.length > 1 || reasons[0]?.since || reasons[0]?.text.length > 80 ? reasons : []).map((r) => r.text + (r.since ? `, since ${when(Date.parse(r.since))}` : "")));
     put(this.about, `From ${d.source}; changed ${d.last_change ? ago(d.last_change) : "never"}` + (d.last_success ? `, confirmed ${ago(d.last_success)}.` : "."));
+    put(this.near, nearness(d.near));
+    this.near.hidden = !d.near;
     put(this.problem, [d.problem && !reasons.some((r) => r.text.includes(d.problem)) ? d.problem : "", waiting(d)].filter(Boolean).join("; "));
     this.problem.hidden = this.problem.textContent === "";
     this.identity.hidden = !d.identity;
@@ -65,6 +68,15 @@ export class Details {
 // inMesh says as whom a service dials in the service mesh.
 const inMesh = (i) => `Dials in the mesh as ${isolated(i.name)}: ${i.state}` +
   (i.expires ? `, ${isolated(i.spiffe_id)}, certificate from ${when(Date.parse(i.received))} until ${when(Date.parse(i.expires))}.` : ", without a certificate.");
+
+// nearness says which endpoints the service prefers, and how many clients stay near.
+function nearness(n) {
+  if (!n) return "";
+  if (n.problem) return `Prefers the same ${n.prefer}, which is not known: ${isolated(n.problem)}.`;
+  const percent = (x) => `${Math.round(100 * x)} %`, all = n.stayed + n.left;
+  return `Prefers the same ${n.prefer} (${isolated(n.zone)})${n.strict ? ", strictly" : ""}: ${percent(n.weight)} of the weight is there, and ${percent(n.share)} of the clients stay.` +
+    (all ? ` So far ${count(n.left)} of ${count(all)} clients left.` : "");
+}
 
 const ago = (t) => `${brief(now() - Date.parse(t))} ago (${when(Date.parse(t))})`;
 

@@ -126,6 +126,7 @@ class Line {
     this.cells = columns.map(([name, kind]) => make("td", { role: "cell", class: kind, "data-unit": name }));
     this.address = make("div", { class: "where" });
     this.cells[0].append(make("div", { class: "id" }, breakable(e.id)), this.address, ...(e.tags ?? []).map((t) => make("bdi", { class: "tag" }, t)));
+    this.zone = this.cells[0].appendChild(make("bdi", { class: "tag" }));
     this.state = make("b");
     this.why = make("bdi");
     this.cells[1].append(this.state, " ", this.why);
@@ -149,6 +150,8 @@ class Line {
     put(this.state, e.state);
     this.state.className = isGood(e) ? "in" : "out";
     put(this.why, why(e));
+    put(this.zone, e.zone ? e.zone + (e.near ? ", near" : "") : "");
+    this.zone.hidden = !e.zone;
     const c = e.counters;
     put(this.cells[2], c ? count(c.active) : "–");
     put(this.cells[3], lately.clients === undefined ? "–" : count(lately.clients));
