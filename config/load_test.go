@@ -96,6 +96,8 @@ consul {
     insecure_skip_verify = true
   }
 }
+region = "eu"
+zone   = "eu-a"
 access_log {
   path   = "access.log"
   format = "text"
@@ -148,6 +150,8 @@ service "a" {
   deny               = ["10.0.0.1"]
   send_proxy         = "v1"
   transparent        = true
+  prefer             = "meta:rack"
+  prefer_strict      = true
   accept_proxy { from = ["10.0.0.7"] }
   connect_timeout    = "250ms"
   idle_timeout       = "never"
@@ -181,6 +185,7 @@ service "a" {
 			Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
 		LogLevel: "debug",
 		LogJSON:  true, ShutdownGrace: Off, UpgradeGrace: time.Hour,
+		Region: "eu", Zone: "eu-a",
 		AccessLog: &AccessLog{Path: "access.log", Sample: 10},
 		Admin: Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510"), TokenFile: "load_test.go",
 			Hosts: []string{"lictor.example.com"}},
@@ -188,6 +193,7 @@ service "a" {
 			Name: "a", Listen: addrs("[::]:9000"),
 			Allow: prefixes("10.0.0.0/8", "::1/128", "192.168.0.0/16", "192.0.2.7/32", "192.0.2.7/32"),
 			Deny:  prefixes("10.0.0.1/32"), SendProxy: ProxyV1, Transparent: true,
+			Prefer: "meta:rack", PreferStrict: true,
 			AcceptProxy:    &AcceptProxy{From: prefixes("10.0.0.7/32"), Timeout: 3 * time.Second},
 			ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
 			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off,
@@ -224,8 +230,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 48 {
-		t.Errorf("got the filter on line %d, want 48", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 50 {
+		t.Errorf("got the filter on line %d, want 50", line)
 	}
 }
 

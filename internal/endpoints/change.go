@@ -61,6 +61,15 @@ func difference(before, now lb.Endpoint) string {
 	if before.Identity != now.Identity {
 		fmt.Fprintf(&text, " identity %s, was %s", cmp.Or(now.Identity, "none"), cmp.Or(before.Identity, "none"))
 	}
+	if before.Zone != now.Zone {
+		fmt.Fprintf(&text, " zone %s, was %s", cmp.Or(now.Zone, "not known"), cmp.Or(before.Zone, "not known"))
+	}
+	switch {
+	case now.Near && !before.Near:
+		text.WriteString(" now near")
+	case before.Near && !now.Near:
+		text.WriteString(" no longer near")
+	}
 	return text.String()
 }
 

@@ -117,3 +117,18 @@ func TestADrainedEndpointLeavesAndReturns(t *testing.T) {
 	mustUndrain(t, s, "web", "a")
 	serves(t, b, "web", "a")
 }
+
+func TestChangeOfTheZone(t *testing.T) {
+	for _, tt := range []struct {
+		before, now lb.Endpoint
+		want        string
+	}{
+		{lb.Endpoint{Zone: "a", Near: true}, lb.Endpoint{Zone: "b"}, " zone b, was a no longer near"},
+		{lb.Endpoint{}, lb.Endpoint{Zone: "b", Near: true}, " zone b, was not known now near"},
+		{lb.Endpoint{Zone: "b", Near: true}, lb.Endpoint{Zone: "b"}, " no longer near"},
+	} {
+		if got := difference(tt.before, tt.now); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
