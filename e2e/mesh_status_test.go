@@ -17,7 +17,7 @@ func TestMeshStatus(t *testing.T) {
 	l := runLictor(t, base)
 	l.awaitAnswer(t, "mesh status", 0, "no service uses the mesh")
 	l.mustReload(t, base+billing)
-	l.awaitAnswer(t, "mesh status", 0, "trust domain ", ".consul", "authority ", ", signs new certificates, expires in ",
+	l.awaitAnswer(t, "mesh status", 0, "trust domain ", ".consul", "authority ", ", signs new certificates, expires",
 		"web       fine ", "/ns/default/dc/dc1/svc/web  billing")
 	l.awaitAnswer(t, "mesh status -json web", 0, `"state": "fine"`, `"spiffe_id": "spiffe://`, `"services": [`)
 	l.awaitAnswer(t, "explain billing", 1, `consul service "billing" in the mesh, as "web"`,
