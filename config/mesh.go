@@ -101,6 +101,7 @@ func (b *block) queryInMesh(isFirst bool) {
 			"goes past it. Write service instead, and a service-resolver in Consul"},
 		{"peer", "Consul's HTTP API does not give the authorities of a peer, so Lictor cannot verify instances " +
 			"there. Remove peer, or remove mesh"},
+		{"port", "Each way into the mesh has one port, which speaks the TLS of the mesh. Remove port, or remove mesh"},
 		{"socket_paths", "The ways into the mesh have addresses. Remove socket_paths, or remove mesh"},
 	} {
 		if b.has(one[0]) {

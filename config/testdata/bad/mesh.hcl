@@ -49,6 +49,7 @@ service "prepared" {
   mesh { as = "web" }
   consul {
     prepared_query = "nearest"
+    port           = "admin"
   }
 }
 
