@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/hostport"
@@ -23,6 +24,10 @@ const (
 	// the present site: a busy agent without enough processor time needs seconds.
 	tryTimeout = 2 * time.Second
 	ownTimeout = 5 * time.Second
+
+	// clusterTimeout limits the question for the cluster of such a site. Beside a server that hangs, Consul's first
+	// answer for the trust domain took 18 s.
+	clusterTimeout = time.Second
 
 	// moveJitter is the longest random pause between a doubt and the search for another site, so that the clients of a
 	// dead server do not all ask the next one at the same moment. stagger is the time between the first questions to
@@ -47,7 +52,7 @@ const (
 	maxPerName = 16
 
 	// learnPause is the time between two questions for the name of the present site's cluster.
-	learnPause = 5 * time.Second
+	learnPause = time.Second
 )
 
 // ErrMoved is the error of a request that the client's move to another address has ended. Repeat the query without an
@@ -177,16 +182,18 @@ func (c *Client) Run(ctx context.Context) {
 	if !c.begun.Swap(true) {
 		c.Settle(ctx, "")
 	}
-	learn := time.NewTicker(learnPause)
-	defer learn.Stop()
-	c.learn(ctx)
+	var learning sync.WaitGroup // on its own, because a hanging site must not hold up a move
+	learning.Go(func() {
+		for c.learn(ctx); pause(ctx, learnPause); {
+			c.learn(ctx)
+		}
+	})
+	defer learning.Wait()
 	fruitless := time.Duration(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-learn.C:
-			c.learn(ctx)
 		case d := <-c.doubts:
 			if d.at != c.at.Load() {
 				continue
@@ -223,7 +230,9 @@ func (c *Client) learn(ctx context.Context) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cluster, c.learnt = found, true
+	if s == c.at.Load() {
+		c.cluster, c.learnt = found, true
+	}
 }
 
 // An outcome is the result of a doubt.
@@ -315,7 +324,7 @@ func (c *Client) examine(ctx context.Context, s *site) error {
 	if err := c.try(ctx, s, tryTimeout); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
 	defer cancel()
 	found, _ := c.clusterOf(ctx, s) // what is not known does not differ
 	c.mu.Lock()
