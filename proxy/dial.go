@@ -211,7 +211,7 @@ func (d *dialer) secure(ctx context.Context, spec *Service, m *lb.Member, c stre
 	began, denies := time.Now(), spec.EndpointTLS.Denies
 	config, err := spec.EndpointTLS.Config(m.Endpoint)
 	if err == nil {
-		w := &wire{streamConn: c, bare: c}
+		w := &wire{streamConn: c, bare: c, dialed: true}
 		if d.request == nil && !spec.EndpointTLS.HeaderInside { // otherwise the endpoint has got the header, or will
 			w.header = d.service.proxyHeader(d.hop)
 		}

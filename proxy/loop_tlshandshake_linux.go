@@ -30,6 +30,7 @@ type handshake struct {
 	buf     *[maxRecord]byte
 	heard   bool          // the peer has sent something
 	began   time.Duration // by the loop's clock
+	unsent  syscall.Errno // an endpoint has reset the connection before it took all; see handshake.write
 }
 
 var errGivenUp = errors.New("given up")
@@ -71,6 +72,11 @@ func (h *handshake) run(connect func(e *tlsEnd) (*tls.Conn, error)) (err error) 
 	} else if h.end.conn, err = connect(h.end); err == nil {
 		err = h.end.conn.Handshake()
 	}
+	if err == nil && h.unsent != 0 { // the endpoint has not got the end of the handshake, so it sends no data
+		if _, err = h.end.conn.Read(make([]byte, 1)); err == nil {
+			err = h.unsent
+		}
+	}
 	if err != nil && h.heard && h.end.side == clientSide && !h.givenUp.Load() {
 		h.part()
 	}
@@ -107,6 +113,8 @@ func (h *handshake) readAhead() error {
 			}
 		case err != 0:
 			return err
+		case n == 0 && h.unsent != 0: // the system reports a reset once
+			return h.unsent
 		case n == 0:
 			h.end.ended = true
 			return io.EOF
@@ -117,6 +125,8 @@ func (h *handshake) readAhead() error {
 	}
 }
 
+// write writes all of b. If an endpoint has reset the connection, write reports no error: the next read returns what
+// the endpoint has sent before, such as an alert, and then the error.
 func (h *handshake) write(b []byte) (int, error) {
 	if h.prefix != nil {
 		all := append(h.prefix, b...)
@@ -136,6 +146,10 @@ func (h *handshake) write(b []byte) (int, error) {
 				return 0, err
 			}
 		default:
+			if h.end.side == serverSide && (err == unix.ECONNRESET || err == unix.EPIPE) {
+				h.unsent = unix.ECONNRESET
+				return len(b), nil
+			}
 			return 0, err
 		}
 	}

@@ -108,15 +108,21 @@ func (p *loopPair) lastWord() (alert error) {
 	if p.tls == nil || !p.tls.denies {
 		return nil
 	}
-	p.readable[serverSide] = true
 	b := p.loop.tls.plain[:]
-	n, err := p.readPlain(serverSide, b)
+	n, err := 0, error(errLater)
+	for i := 0; i < lastReads && n == 0 && err == errLater; i++ {
+		p.readable[serverSide] = true
+		n, err = p.readPlain(serverSide, b)
+	}
 	p.flows[serverSide].backlog, _ = p.loop.keepAll(b[:n])
 	if lb.Denial(err) == nil {
 		return nil
 	}
 	return err
 }
+
+// lastReads is how often lastWord reads. One read suffices, unless it is short.
+const lastReads = 16
 
 // readPlain reads plaintext from a side into b. An error comes without bytes, or will come again.
 func (p *loopPair) readPlain(from int, b []byte) (n int, err error) {

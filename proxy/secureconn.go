@@ -107,6 +107,8 @@ type wire struct {
 	header    []byte     // leaves with the first bytes of the handshake
 	heard     bool       // the peer has sent something
 	ended     bool       // the system has reported that the peer has ended its side
+	dialed    bool       // the peer is an endpoint
+	unsent    error      // an endpoint has reset the connection before it took the whole handshake; see Write
 
 	sending sync.Mutex // held while bytes of the queue are written
 	mu      sync.Mutex // guards what follows
@@ -126,6 +128,9 @@ func (w *wire) Read(b []byte) (n int, err error) {
 		w.computing.leave()
 		n, err = w.bare.Read(b)
 		w.computing.enter()
+		if err == io.EOF && w.unsent != nil { // the system reports a reset once
+			err = w.unsent
+		}
 	case w.queued() > maxAnswers:
 		return 0, errAnswerFirst
 	default:
@@ -136,6 +141,8 @@ func (w *wire) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
+// Write reports no error if an endpoint has reset the connection during the handshake: the next read returns what the
+// endpoint has sent before, such as an alert, and then the error.
 func (w *wire) Write(b []byte) (int, error) {
 	if w.computing == nil {
 		w.enqueue(b)
@@ -143,12 +150,17 @@ func (w *wire) Write(b []byte) (int, error) {
 	}
 	w.computing.leave()
 	defer w.computing.enter()
-	if len(w.header) == 0 {
-		return w.bare.Write(b)
+	all := b
+	if len(w.header) > 0 {
+		all = append(w.header, b...)
 	}
-	n, err := w.bare.Write(append(w.header, b...))
+	n, err := w.bare.Write(all)
 	n = max(n-len(w.header), 0)
 	w.header = nil
+	if w.dialed && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		w.unsent = syscall.ECONNRESET
+		return len(b), nil
+	}
 	return n, err
 }
 
@@ -233,6 +245,11 @@ func (h handshakes) shake(ctx context.Context, w *wire, c *tls.Conn, until time.
 	h.enter()
 	w.computing = h
 	err := c.Handshake()
+	if err == nil && w.unsent != nil { // the endpoint has not got the end of the handshake, so it sends no data
+		if _, err = c.Read(make([]byte, 1)); err == nil {
+			err = w.unsent
+		}
+	}
 	w.computing = nil
 	h.leave()
 	if !stop() {
