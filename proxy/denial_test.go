@@ -73,24 +73,28 @@ func TestDenied(t *testing.T) {
 		name   string
 		send   int
 		header proxyproto.Version
+		inside bool // the header is inside TLS
 		reset  bool // the endpoint resets the connection behind its alert
 		times  int
 	}{
-		{"silent client", 0, proxyproto.None, false, 1},
-		{"client that asks", 5, proxyproto.None, false, 1},
-		{"client with a PROXY header", 5, proxyproto.V2, false, 1},
-		{"client that sends much", 1 << 20, proxyproto.None, false, 10},
-		{"endpoint that resets", 5, proxyproto.None, true, 20}, // a write may fail before the alert is read
+		{"silent client", 0, proxyproto.None, false, false, 1},
+		{"client that asks", 5, proxyproto.None, false, false, 1},
+		{"client with a PROXY header", 5, proxyproto.V2, false, false, 1},
+		{"client with a PROXY header inside TLS", 5, proxyproto.V2, true, false, 1},
+		{"client that sends much", 1 << 20, proxyproto.None, false, false, 10},
+		{"endpoint that resets", 5, proxyproto.None, false, true, 20}, // a write may fail before the alert is read
+		{"endpoint that resets, with a header", 5, proxyproto.V2, true, true, 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			forEachVersion(t, func(t *testing.T, h *house, version uint16) {
 				told := records(h)
 				var clients atomic.Int64
 				deny := func() netip.AddrPort {
-					return denier(t, version, tt.header != proxyproto.None, tt.reset, always, &clients)
+					return denier(t, version, tt.header != proxyproto.None && !tt.inside, tt.reset, always, &clients)
 				}
-				at := h.serve(Service{EndpointTLS: mayDenyTLS(clientConfig(version)), SendProxy: tt.header},
-					deny(), deny(), deny())
+				s := Service{EndpointTLS: mayDenyTLS(clientConfig(version)), SendProxy: tt.header}
+				s.EndpointTLS.HeaderInside = tt.inside
+				at := h.serve(s, deny(), deny(), deny())
 				var up int64
 				for range tt.times {
 					askDenied(t, at, tt.send)
@@ -103,10 +107,10 @@ func TestDenied(t *testing.T) {
 				}
 				n := int64(tt.times)
 				eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
-				s := h.stats()
-				if s.RefusedBy[RefusedDenied] != n || s.Refused != n || s.DialsFailed != 0 || s.Retries != 0 ||
-					s.BytesUp != up || clients.Load() != n {
-					t.Errorf("got %+v and %d clients at the endpoints, want %d denied", s, clients.Load(), n)
+				c := h.stats()
+				if c.RefusedBy[RefusedDenied] != n || c.Refused != n || c.DialsFailed != 0 || c.Retries != 0 ||
+					c.BytesUp != up || clients.Load() != n {
+					t.Errorf("got %+v and %d clients at the endpoints, want %d denied", c, clients.Load(), n)
 				}
 				for _, e := range h.endpointsNow() {
 					n -= e.Denied.Connections
