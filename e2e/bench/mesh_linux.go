@@ -147,9 +147,13 @@ func listenMesh(args []string) (net.Listener, error) {
 		VerifyConnection: func(state tls.ConnectionState) error { return checkMesh(state, block.Bytes) }})
 }
 
+// meshEnvironment makes proxies that are written in Go offer only groups that HAProxy offers, too. By default they also
+// make a key for X25519MLKEM768, which OpenSSL 3.0 does not have.
+const meshEnvironment = "GODEBUG=tlsmlkem=0"
+
 // meshTerms is what checkMesh permits, for the report.
 const meshTerms = "TLS of the mesh: the far end lets in only TLS 1.3, X25519, TLS_AES_128_GCM_SHA256, full " +
-	"handshakes, and one client certificate (ECDSA P-256) from Consul."
+	"handshakes, and one client certificate (ECDSA P-256) from Consul. Proxies in Go run with " + meshEnvironment + "."
 
 // checkMesh returns an error if a handshake costs less or more than the same of another proxy: each must be a full one
 // of TLS 1.3, with the same certificate of the client, group and suite.

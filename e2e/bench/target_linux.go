@@ -208,6 +208,9 @@ func (t *target) start(p plan, pins pinning, files string) (*instance, error) {
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Dir = dir
 		cmd.Stdout, cmd.Stderr = i.log, i.log
+		if p.Services[0].Mesh {
+			cmd.Env = append(os.Environ(), meshEnvironment)
+		}
 		i.exec = time.Now()
 		i.process, err = pins.start(cmd, pins.proxy)
 	}
