@@ -173,8 +173,8 @@ func (s *slots) refusing() bool {
 }
 
 // raiseLocked raises the limit, if it is time to try more slots. A try lasts for maxStale, in which each watch sends a
-// query. If it has not failed by then, that many connections are allowed. If watches take turns, they leave some of these
-// connections to others.
+// query. If it has not failed by then, that many connections are allowed. If watches take turns, they leave some of
+// these connections to others.
 func (s *slots) raiseLocked(now time.Time) {
 	switch {
 	case s.limit >= s.most:

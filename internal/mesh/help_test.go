@@ -59,8 +59,16 @@ func newScriptedAgent(t testing.TB) *scriptedAgent {
 	a := &scriptedAgent{changed: make(chan struct{}), said: map[string]said{}, asked: map[string]int{}}
 	a.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.begun(1)
-		defer a.begun(-1)
-		a.answer(t, w, r)
+		one, answers := a.await(t, r)
+		a.begun(-1) // before the answer, because the next question may follow at once
+		if !answers {
+			return
+		}
+		w.Header().Set("X-Consul-Index", strconv.FormatUint(one.index, 10))
+		if one.status != 0 {
+			w.WriteHeader(one.status)
+		}
+		_, _ = w.Write([]byte(one.body))
 	}))
 	t.Cleanup(a.server.Close)
 	return a
@@ -68,7 +76,8 @@ func newScriptedAgent(t testing.TB) *scriptedAgent {
 
 const rootsPath, leafPath = "/v1/agent/connect/ca/roots", "/v1/agent/connect/ca/leaf/"
 
-func (a *scriptedAgent) answer(t testing.TB, w http.ResponseWriter, r *http.Request) {
+// await waits until there is an answer, and returns it. It returns false if the question is given up before.
+func (a *scriptedAgent) await(t testing.TB, r *http.Request) (said, bool) {
 	index, _ := strconv.ParseUint(r.FormValue("index"), 10, 64)
 	wait, _ := time.ParseDuration(r.FormValue("wait"))
 	over := time.After(wait)
@@ -83,12 +92,7 @@ func (a *scriptedAgent) answer(t testing.TB, w http.ResponseWriter, r *http.Requ
 		}
 		if !s.hangs && (s.index != index || wait == 0 || s.status != 0) {
 			a.mu.Unlock()
-			w.Header().Set("X-Consul-Index", strconv.FormatUint(s.index, 10))
-			if s.status != 0 {
-				w.WriteHeader(s.status)
-			}
-			_, _ = w.Write([]byte(s.body))
-			return
+			return s, true
 		}
 		changed := a.changed
 		a.mu.Unlock()
@@ -97,7 +101,7 @@ func (a *scriptedAgent) answer(t testing.TB, w http.ResponseWriter, r *http.Requ
 		case <-over:
 			index = s.index + 1
 		case <-r.Context().Done():
-			return
+			return said{}, false
 		}
 		a.mu.Lock()
 	}
