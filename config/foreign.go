@@ -110,6 +110,12 @@ func elsewhere(name string, path []string) (text string, meant []string) {
 			return fmt.Sprintf(" Did you mean %q?", longer), []string{longer}
 		}
 	}
+	if slices.Contains(names(schema), name) {
+		if at[len(at)-1].shape.blocks[name] != nil {
+			return fmt.Sprintf(" %q is a block. Write %s { ... } without an equals sign.", name, name), []string{name}
+		}
+		return fmt.Sprintf(" %q is an argument. Write it with an equals sign and a value.", name), []string{name}
+	}
 	if home := homeOf(name, at); home != "" {
 		return fmt.Sprintf(" %q belongs %s.", name, home), []string{name}
 	}

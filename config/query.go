@@ -28,7 +28,7 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	q.Peer, _ = b.pathText("peer", maxConsulName)
 	q.PreparedQuery, _ = b.pathText("prepared_query", maxConsulName)
 	q.Near, _ = b.shortText("near", maxConsulName)
-	q.Port, _ = b.shortText("port", maxPortName)
+	q.Port = b.portName()
 	q.Address = b.taggedAddress()
 	var ok bool
 	if q.Filter, ok = b.shortText("filter", maxFilter); ok {
@@ -52,6 +52,17 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 
 // maxPortName limits the name of a port, in bytes. Discovery keeps no longer names.
 const maxPortName = 128
+
+// portName reads port, the name of a port.
+func (b *block) portName() string {
+	const want = `write the name that the port has in Consul, such as "metrics". ` +
+		`If instances have one port only, remove the argument`
+	if _, ok := b.value("port", cty.String, want); !ok {
+		return ""
+	}
+	name, _ := b.shortText("port", maxPortName)
+	return name
+}
 
 // taggedAddress reads address, the name of a tagged address.
 func (b *block) taggedAddress() string {

@@ -83,3 +83,13 @@ service "rest" {
   listen = 9011
   mesh { as = "web" }
 }
+
+service "argument" {
+  listen = 9012
+  mesh   = "web"
+}
+
+service "block" {
+  listen {}
+  mesh { as = "web" }
+}
