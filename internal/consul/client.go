@@ -47,11 +47,10 @@ type Client struct {
 	begun   atomic.Bool   // Run has been at work
 	turn    chan struct{} // has an element while a goroutine may move the client
 
-	// Only the holder of turn uses the following fields.
-	leastStay time.Duration // see calm
-	stayUntil time.Time     // the client does not move by itself before this time
+	leastStay time.Duration // see calm; only the holder of turn uses it
 
 	mu        sync.Mutex      // guards the following fields
+	stayUntil time.Time       // the client does not move by itself before this time
 	cluster   Cluster         // where the client is, as far as it is known
 	learnt    bool            // cluster is complete
 	told      map[string]bool // addresses of other clusters that were logged

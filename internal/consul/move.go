@@ -247,11 +247,15 @@ const (
 
 // reconsider handles a doubt about the present site.
 func (c *Client) reconsider(ctx context.Context, d doubt) outcome {
-	if !c.take(ctx) {
+	c.mu.Lock()
+	stayUntil := c.stayUntil
+	c.mu.Unlock()
+	// Without the turn, because an operator's reload must not wait for up to mostStay.
+	if !pause(ctx, max(rand.N(moveJitter), time.Until(stayUntil))) || !c.take(ctx) {
 		return isLost
 	}
 	defer c.giveBack()
-	if !pause(ctx, max(rand.N(moveJitter), time.Until(c.stayUntil))) || d.at != c.at.Load() {
+	if d.at != c.at.Load() {
 		return hasMoved
 	}
 	why, alive := d.err, false
@@ -408,11 +412,11 @@ func (c *Client) moveTo(s *site, why string) {
 		c.leastStay = 0
 	}
 	c.leastStay = min(max(2*c.leastStay, firstStay), mostStay)
-	c.stayUntil = s.since.Add(c.leastStay)
 	c.at.Store(s)
 	move := Move{From: former.String(), To: s.String(), Why: why}
 	c.log.Warn("lictor uses another address of consul", "from", move.From, "to", move.To, "reason", why)
 	c.mu.Lock()
+	c.stayUntil = s.since.Add(c.leastStay)
 	clear(c.told)
 	c.learnt = false // the site may know more than the former one
 	close(c.moved)

@@ -25,6 +25,7 @@ type server struct {
 	name    string
 	domain  string       // trust domain
 	asked   atomic.Int64 // requests
+	open    atomic.Int64 // connections
 	status  atomic.Int64 // status of all answers; zero: 200
 	text    atomic.Value // body with status
 	hanging chan struct{}
@@ -50,6 +51,14 @@ func (s *server) start(t *testing.T) {
 	server := httptest.NewUnstartedServer(s)
 	_ = server.Listener.Close()
 	server.Listener = l
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			s.open.Add(1)
+		case http.StateClosed:
+			s.open.Add(-1)
+		}
+	}
 	server.Start()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -400,6 +409,49 @@ func TestShortStaysGrow(t *testing.T) {
 	c.moveTo(c.newSite(c.agents[0], nil), "test")
 	if got := c.stayUntil.Sub(c.at.Load().since); got != firstStay {
 		t.Errorf("after a long stay: %v, want %v", got, firstStay)
+	}
+}
+
+// Settle keeps no connection to an address that it does not choose.
+func TestSettleKeepsNoConnection(t *testing.T) {
+	t.Parallel()
+	a, b := startServer(t, "a", "127.0.0.1:0"), startServer(t, "b", "127.0.0.1:0")
+	a.domain = "two"
+	c := startClient(t, Options{Address: a.addr, More: []string{b.addr}})
+	c.moveTo(c.newSite(c.agents[1], nil), "test")
+	must(t, c.Ping(t.Context()))
+	c.learn(t.Context())
+	if c.Settle(t.Context(), "reload") || a.asked.Load() == 0 {
+		t.Errorf("%s answers, after %d questions to the other cluster", who(c), a.asked.Load())
+	}
+	poll(t, func() error {
+		if n := a.open.Load(); n > 0 {
+			return fmt.Errorf("%d connections to the address that was not chosen", n)
+		}
+		return nil
+	})
+}
+
+// A reload goes back to the first address at once, even if the client waits for the end of its stay before it moves.
+func TestReloadDoesNotWaitForTheStay(t *testing.T) {
+	t.Parallel()
+	a, b := startServer(t, "a", "127.0.0.1:0"), startServer(t, "b", "127.0.0.1:0")
+	c := startClient(t, Options{Address: a.addr, More: []string{b.addr}})
+	c.begun.Store(true) // without the choice at the start
+	c.moveTo(c.newSite(c.agents[1], nil), "test")
+	c.stayUntil = time.Now().Add(time.Hour)
+	run(t, c)
+	c.Leave(errors.New("silent"))
+	poll(t, func() error {
+		if len(c.doubts) > 0 {
+			return errors.New("the doubt was not received")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if !c.Settle(ctx, "reload") || who(c) != `["a"]` {
+		t.Errorf("%s answers after a reload", who(c))
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 
 // Settle moves the client to the first address, in the order of Options, that answers. It stays where it is if the
 // present address comes before all others that answer. why says why the caller asks, for operators; empty means the
-// start of the process. If no address of the present cluster answers, one of another cluster will do. Settle reports
-// whether the client has moved.
+// start of the process. If no address of the present cluster answers, Settle moves to one of another cluster, except at
+// the start. Settle reports whether the client has moved.
 func (c *Client) Settle(ctx context.Context, why string) bool {
 	if !c.movable || !c.take(ctx) {
 		return false
@@ -33,6 +33,9 @@ func (c *Client) Settle(ctx context.Context, why string) bool {
 		}
 		for _, s := range slices.DeleteFunc(c.sites(ctx, a), here.is) {
 			err := c.examine(ctx, s)
+			if err != nil || ctx.Err() != nil {
+				s.closeIdle()
+			}
 			switch {
 			case ctx.Err() != nil:
 				return false
