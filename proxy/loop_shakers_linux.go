@@ -205,7 +205,9 @@ func (s *shaker) take() (w *steps) {
 		from = &p.jobs
 	}
 	if len(*from) > 0 {
-		w, *from = (*from)[0], (*from)[1:]
+		w = (*from)[0]
+		(*from)[0] = nil // the array behind the slice would keep it
+		*from = (*from)[1:]
 		w.on = s
 		return w
 	}

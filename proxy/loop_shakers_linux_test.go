@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"crypto/tls"
+	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"weak"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +57,38 @@ func TestShakersLoseNoWake(t *testing.T) {
 	if len(p.all) != 0 || len(p.jobs) != 0 {
 		t.Errorf("%d threads and %d handshakes are left", len(p.all), len(p.jobs))
 	}
+}
+
+// A handshake that is over can be freed, although its thread goes on.
+func TestShakersForgetWhatIsOver(t *testing.T) {
+	done := make(chan struct{})
+	var running, over sync.WaitGroup
+	p := &shakers{most: 1, running: &running, done: done}
+	var all []weak.Pointer[steps]
+	for range 10 {
+		w := &steps{}
+		over.Add(1)
+		w.do = func() {
+			defer over.Done()
+			w.pause()
+		}
+		p.start(w)
+		w.wake()
+		all = append(all, weak.Make(w))
+	}
+	over.Wait()
+	eventually(t, func() error {
+		runtime.GC()
+		for i, w := range all[:len(all)-1] { // the thread may still see the last one
+			if w.Value() != nil {
+				return fmt.Errorf("handshake %d is kept", i)
+			}
+		}
+		return nil
+	})
+	close(done)
+	running.Wait()
+	runtime.KeepAlive(p)
 }
 
 // A handshake leaves the processors to all other work.
