@@ -62,8 +62,9 @@ type subject interface {
 	crowd() int
 }
 
-// News is an answer. use puts it in use, if it differs from what is in use.
-type news interface{ use() }
+// News is an answer. use puts it in use, if it differs from what is in use. Held says that Consul held the question,
+// and had nothing against it. use reports whether the trouble is over, if there was one.
+type news interface{ use(held bool) (over bool) }
 
 // follow asks about a subject until ctx ends. After an error, what was known stays in use.
 func (s *Store) follow(ctx context.Context, about subject) {
@@ -118,10 +119,12 @@ func (f *follower) step(ctx context.Context) time.Duration {
 		}
 		return f.backoff.Pause(now, minBackoff, maxBackoff)
 	}
-	f.backoff.Reset()
 	f.index = max(answer.index, 1)
-	answer.use()
-	if q.index != 0 && took < min(q.wait/2, tooSoon) {
+	early := q.index != 0 && took < min(q.wait/2, tooSoon)
+	if answer.use(q.index != 0 && !early) {
+		f.backoff.Reset()
+	}
+	if early {
 		return tooSoon
 	}
 	return 0
@@ -218,7 +221,8 @@ type rootsNews struct {
 	roots roots
 }
 
-func (n *rootsNews) use() {
+// use implements news. Every answer ends the trouble.
+func (n *rootsNews) use(bool) bool {
 	s := n.store
 	s.mu.Lock()
 	back, again := s.trouble.failures > 0, s.trouble.end()
@@ -244,6 +248,7 @@ func (n *rootsNews) use() {
 		s.lines.add(hclog.Info, "consul gives the authorities of the mesh again")
 		s.report(Report{What: Works, Expires: active.Expires})
 	}
+	return true
 }
 
 // crowd implements subject.
@@ -289,11 +294,18 @@ type leafNews struct {
 	leaf     leaf
 }
 
-func (n *leafNews) use() {
+// use implements news. After a refusal, the certificate in use proves nothing: an agent repeats it to a question
+// without an index, and refuses a question for the next one.
+func (n *leafNews) use(held bool) (over bool) {
 	i, s := n.identity, n.identity.store
 	s.mu.Lock()
-	again := i.trouble.end()
 	isNew := !n.leaf.equal(i.leaf)
+	again := false
+	if over = isNew || held || i.trouble.refusal == nil; over {
+		again = i.trouble.end()
+	} else {
+		i.trouble.goOn()
+	}
 	if isNew {
 		i.leaf = &n.leaf
 		i.renew(s.known)
@@ -310,4 +322,5 @@ func (n *leafNews) use() {
 		r.What = Works
 		s.report(r)
 	}
+	return over
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,6 +232,9 @@ type scriptedSource struct {
 	ask   func(ctx context.Context, q question) error // what a question for a certificate does first
 	asked []time.Duration                             // since the begin
 	begun time.Time
+
+	store   *Store // set by inBubble
+	reports []What // Failed and Works, of identities
 }
 
 func (s *scriptedSource) multiplexes() bool { return !s.http }
@@ -258,7 +262,15 @@ func inBubble(t *testing.T, from *scriptedSource, identities int, d time.Duratio
 	}
 	synctest.Test(t, func(t *testing.T) {
 		from.begun = time.Now()
-		s := newStore(Options{}, from)
+		var mu sync.Mutex
+		s := newStore(Options{Report: func(r Report) {
+			mu.Lock()
+			defer mu.Unlock()
+			if r.Identity != "" && (r.What == Failed || r.What == Works) {
+				from.reports = append(from.reports, r.What)
+			}
+		}}, from)
+		from.store = s
 		for i := range identities {
 			s.Use(fmt.Sprint(i), "x")
 		}
@@ -325,6 +337,53 @@ func TestQuestionsAreFewForABrokenAgent(t *testing.T) {
 			times := inBubble(t, &scriptedSource{ask: tt.ask}, 1, 10*time.Minute)
 			if n := len(times); n < tt.least || n > tt.most {
 				t.Errorf("%d questions, want %d to %d: %v", n, tt.least, tt.most, times)
+			}
+		})
+	}
+}
+
+// An agent may repeat the certificate in use to each question without an index, and refuse each question for the next
+// one, because the token has lost its right. That is one trouble, also if a connection is lost meanwhile.
+func TestCertificateInUseDoesNotDisproveARefusal(t *testing.T) {
+	const never = time.Hour
+	for _, tt := range []struct {
+		name        string
+		back        time.Duration // when the token has its right again
+		lost        bool          // the fifth question finds nobody
+		least, most int           // questions in ten minutes
+		want        []What        // reports
+	}{
+		{"denied", never, false, 40, 250, []What{Failed}},
+		{"denied and lost", never, true, 40, 250, []What{Failed, Failed, Failed}},
+		{"right again", time.Minute, false, 15, 60, []What{Failed, Works}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, refused := 0, false
+			from := &scriptedSource{}
+			from.ask = func(ctx context.Context, q question) error {
+				err := from.store.State().Identities[0].Err
+				n++
+				if afterLost := tt.lost && n == 6; refused && !afterLost && consul.KindOf(err) != consul.Denied {
+					t.Errorf("question %d: the State says %v", n, err)
+				}
+				switch {
+				case tt.lost && n == 5:
+					return errors.New("connection refused")
+				case q.index == 0:
+					return nil
+				case time.Since(from.begun) > tt.back:
+					refused = false
+					return waits(ctx, q)
+				}
+				refused = true
+				return &consul.StatusError{Code: http.StatusForbidden}
+			}
+			times := inBubble(t, from, 1, 10*time.Minute)
+			if n := len(times); n < tt.least || n > tt.most {
+				t.Errorf("%d questions, want %d to %d: %v", n, tt.least, tt.most, times)
+			}
+			if !slices.Equal(from.reports, tt.want) {
+				t.Errorf("got the reports %v, want %v", from.reports, tt.want)
 			}
 		})
 	}

@@ -203,7 +203,7 @@ func (g *stage) trust(t testing.TB, all ...*testcert.Authority) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&rootsNews{g.store, r}).use()
+	(&rootsNews{g.store, r}).use(false)
 }
 
 // give gives an identity a new certificate.
@@ -214,7 +214,7 @@ func (g *stage) give(t testing.TB, i *Identity) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&leafNews{i.identity, l}).use()
+	(&leafNews{i.identity, l}).use(false)
 }
 
 // silent is a source that never answers.

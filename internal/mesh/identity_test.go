@@ -119,7 +119,7 @@ func TestNotReadySaysWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&rootsNews{s, r}).use()
+	(&rootsNews{s, r}).use(false)
 	wants(`the certificate for identity "web" is of trust domain ` + domain +
 		", and the authorities are of other.consul")
 	g.trust(t, ca)
@@ -131,7 +131,7 @@ func TestNotReadySaysWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&leafNews{web.identity, l}).use()
+	(&leafNews{web.identity, l}).use(false)
 	if _, err = web.Config("127.0.0.1:1", billing, ""); !errors.Is(err, ErrNotReady) ||
 		!strings.HasPrefix(err.Error(), `the certificate for identity "web" has expired at 20`) {
 		t.Errorf("got %v", err)
@@ -146,7 +146,7 @@ func TestNewTrustDomainReplacesBothTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&rootsNews{g.store, r}).use()
+	(&rootsNews{g.store, r}).use(false)
 	if g.web.current.Load() != former {
 		t.Error("the former pair is gone before there is another one")
 	}
@@ -155,7 +155,7 @@ func TestNewTrustDomainReplacesBothTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&leafNews{g.web.identity, l}).use()
+	(&leafNews{g.web.identity, l}).use(false)
 	if now := g.web.current.Load(); now.roots.domain != "next.consul" || now.leaf.domain != "next.consul" {
 		t.Errorf("got %q and %q", now.roots.domain, now.leaf.domain)
 	}

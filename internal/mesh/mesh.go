@@ -67,7 +67,7 @@ type IdentityState struct {
 	Expires  time.Time
 	Received time.Time // when the certificate came; zero: there is none
 	Services []string  // the services that use the identity, sorted
-	Err      error     // why the last question for a certificate failed; nil: it did not
+	Err      error     // why Consul gave no certificate when it was asked last; nil: it gave one
 	Answered time.Time // when the last answer about the certificate came; zero: never
 	Failures int64     // questions for the certificate that failed so far
 }

@@ -178,12 +178,13 @@ func byName(a, b *identity) int { return strings.Compare(a.name, b.name) }
 
 // A trouble says how questions about one thing fail.
 type trouble struct {
-	err      error // of the last question; nil if it did not fail
-	failures int   // since the last answer
+	err      error // of the last question; nil if there is no trouble
+	refusal  error // the last one by Consul, since the trouble began; nil: none
+	failures int   // since the trouble began
 	reported consul.Kind
 	told     bool // reported is valid
 
-	answered time.Time // when the last answer came; zero: never
+	answered time.Time // when the last answer without trouble came; zero: never
 	total    int64     // failures ever
 }
 
@@ -194,11 +195,17 @@ func (t *trouble) add(err error) bool {
 	t.failures++
 	t.total++
 	kind := consul.KindOf(err)
+	if kind >= consul.Denied {
+		t.refusal = err
+	}
 	return t.failures >= 2 && (!t.told || t.reported != kind)
 }
 
 // tell notes that operators know the trouble.
 func (t *trouble) tell() { t.told, t.reported = true, consul.KindOf(t.err) }
+
+// goOn notes an answer that does not end the trouble: Consul still refuses something.
+func (t *trouble) goOn() { t.err = t.refusal }
 
 // end notes an answer, which ends the trouble. It reports whether operators know of the trouble.
 func (t *trouble) end() bool {
