@@ -79,7 +79,8 @@ func (c *forwardCommand) Help() string {
   Opens a port of 127.0.0.1 for each SERVICE in Consul, without a configuration,
   until Ctrl-C. Each connection goes to a healthy instance. A line for each
   SERVICE on stderr shows the traffic. If Consul does not know a SERVICE, a line
-  says so and names a similar one; forward then waits for the SERVICE.
+  says so and names a similar one; forward then waits for the SERVICE. With
+  -mesh there is no such line.
 
   Without PORT, forward chooses a port and prints it. The same service gets the
   same port next time, unless another program uses it.
@@ -271,8 +272,12 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 }
 
 // warn prints a line for each service that Consul does not know, or of which no instance has the tags. It prints
-// nothing if Consul does not answer, because the daemon logs that.
+// nothing if Consul does not answer, because the daemon logs that. It prints nothing for services of the mesh: their
+// names need not be in the catalog, which has those of their sidecars.
 func (c *forwardCommand) warn(ctx context.Context, cfg *config.Config) {
+	if c.mesh {
+		return
+	}
 	catalog, err := daemon.ReadCatalog(ctx, cfg, c.datacenter)
 	if err != nil {
 		return

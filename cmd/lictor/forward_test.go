@@ -5,6 +5,8 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/daemon"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func TestParseForward(t *testing.T) {
@@ -131,6 +134,37 @@ func TestForwardOfWhatConsulDoesNotHave(t *testing.T) {
 	catalog.Filtered = true
 	equal(t, unknown(&config.ConsulQuery{Service: "nosuch"}, catalog),
 		`there is no service "nosuch" in Consul; the token may not see all services`)
+}
+
+// The catalog need not have the name of a service in the mesh, so forward does not warn that the name is missing.
+func TestForwardWarnsOfNoServiceInTheMesh(t *testing.T) {
+	t.Parallel()
+	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/catalog/services" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("X-Consul-Index", "1")
+		fmt.Fprint(w, `{"billing-sidecar": []}`)
+	}))
+	defer consul.Close()
+	for _, tt := range []struct {
+		mesh bool
+		want string
+	}{
+		{false, "lictor forward: there is no service \"billing\" in Consul; did you mean \"billing-sidecar\"?\n"},
+		{true, ""},
+	} {
+		said := &testproc.Log{}
+		c := &forwardCommand{console: console{err: said}, consul: consul.URL, mesh: tt.mesh, as: "front"}
+		text := c.configuration([]forward{{"billing", 9000, config.TCP}})
+		cfg, diags := config.Parse("", text, config.Options{Getenv: func(string) string { return "" }})
+		if cfg == nil {
+			t.Fatal(diags.Diagnostics)
+		}
+		c.warn(t.Context(), cfg)
+		equal(t, said.String(), tt.want)
+	}
 }
 
 // A service that is given twice gets two names in the configuration, and one in Consul.
