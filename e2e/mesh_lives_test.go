@@ -292,7 +292,7 @@ func TestMeshPassesOverAWrongServer(t *testing.T) {
 		}
 		return nil
 	})
-	l.awaitAnswer(t, "explain billing", 0, "test/wrong", "ejected: handshake")
+	l.awaitAnswer(t, "explain billing", 0, "test/wrong", "the last TLS handshake failed: ", "/svc/ledger")
 	good.wantClients(t, "web")
 }
 

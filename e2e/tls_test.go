@@ -215,7 +215,7 @@ func TestInstancesSpeakTLS(t *testing.T) {
 		}
 		must(t, client.echo("hello"))
 	}
-	l.awaitAnswer(t, "explain web", 0, "handshake")
+	l.awaitAnswer(t, "explain web", 0, "handshake", "the last TLS handshake failed: ", "x509: ")
 	if n := l.metric(t, `lictor_dial_failures_total{cause="handshake",service="web"}`); n < 1 {
 		t.Errorf("%d failed handshakes are counted", n)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"syscall"
 )
 
@@ -51,6 +52,26 @@ func CauseOf(err error) (cause Cause, local bool) {
 		return 0, true
 	}
 	return Unreachable, false
+}
+
+// maxWhy limits the text of whyOf, in bytes. The other end chooses a part of it, such as the names in its certificate.
+const maxWhy = 512
+
+// whyOf returns what err says about a failed TLS handshake, in at most maxWhy bytes. whyOf returns "" without an err,
+// and for other causes, which say enough.
+func whyOf(c Cause, err error) string {
+	if c != Handshake || err == nil {
+		return ""
+	}
+	text := err.Error()
+	if _, why, found := strings.Cut(text, ErrHandshake.Error()+": "); found { // without the address, which is known
+		text = why
+	}
+	const more = "..."
+	if len(text) > maxWhy {
+		text = text[:maxWhy-len(more)] + more
+	}
+	return strings.ToValidUTF8(text, "") // the limit may have cut a character
 }
 
 // isUnixDial reports whether err is the error of a dial to a Unix socket.

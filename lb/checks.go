@@ -38,19 +38,19 @@ func (h *health) countChecks(change int) {
 	}
 }
 
-// checkFailed reports a failed active check; it takes the place of Failed. Over UDP, checkFailed also ends a trial in
-// progress, because a check gives a better answer than a trial. A check that fails after the ejection's time is over
+// checkFailed reports a failed active check; it takes the place of FailedWith. Over UDP, checkFailed also ends a trial
+// in progress, because a check gives a better answer than a trial. A check that fails after the ejection's time is over
 // counts as a failed trial.
-func (m *Member) checkFailed(c Cause) {
+func (m *Member) checkFailed(c Cause, why error) {
 	h := m.health
 	if h.address.network != UDP {
-		m.Failed(c)
+		m.FailedWith(c, why)
 		return
 	}
 	m.failed.Add(1)
 	h.mu.Lock()
 	now := h.registry.clock.now()
-	h.countLocked(c)
+	h.countLocked(c, "")
 	h.checks.failed = true
 	until := h.ejectedUntil.Load()
 	if until == 0 && h.exceedsLocked(c, m.group.options().maxFails()) || until != 0 && now >= until {

@@ -19,8 +19,8 @@ func checkedUDP(t *testing.T) (b *RoundRobin, checked *Member) {
 	checked = member(t, b, "B")
 	checked.Done()
 	checked.health.beginChecks()
-	checked.checkFailed(Unreachable)
-	checked.checkFailed(Unreachable)
+	checked.checkFailed(Unreachable, errUnfit)
+	checked.checkFailed(Unreachable, errUnfit)
 	if n := b.Ejected("web", named(1, 1, 1)); n != 1 {
 		t.Fatalf("%d endpoints are ejected, want 1", n)
 	}
@@ -69,7 +69,7 @@ func TestFailedCheckEndsATrialOverUDP(t *testing.T) {
 		checked.Done()
 		time.Sleep(1200*time.Millisecond + 1)
 		member(t, b, "B").Done() // tries it
-		checked.checkFailed(Unreachable)
+		checked.checkFailed(Unreachable, errUnfit)
 		if n := picks(t, b, 3); n != "ACA" && n != "CAC" {
 			t.Errorf("got picks of %s, want none of B", n)
 		}

@@ -179,5 +179,5 @@ func TestCheckThatIsDenied(t *testing.T) {
 func (h *health) countFailure() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.countLocked(Unreachable)
+	h.countLocked(Unreachable, "")
 }

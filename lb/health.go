@@ -67,6 +67,7 @@ type health struct {
 	quick        int        // ejections in a row that took quickEjection
 	ejections    int        // other ejections in a row
 	cause        Cause
+	why          string    // about the last failure, if it was a TLS handshake, see whyOf; shown only
 	trial        *trialUse // nil: no use tries the address
 	checks       checks
 
@@ -85,11 +86,11 @@ type address struct {
 }
 
 // failed counts a failure of a use. If the use is a trial, trial is not nil. If maxFails is positive, maxFails failures
-// in a row eject the address.
-func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
+// in a row eject the address. why comes from whyOf.
+func (h *health) failed(c Cause, why string, maxFails int, trial *trialUse) {
 	h.mu.Lock()
 	now := h.registry.clock.now()
-	h.countLocked(c)
+	h.countLocked(c, why)
 	eject := false
 	if until := h.ejectedUntil.Load(); until == 0 {
 		eject = h.exceedsLocked(c, maxFails)
@@ -103,8 +104,9 @@ func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
 	h.ejectAndUnlock(c, now)
 }
 
-// countLocked counts a failure.
-func (h *health) countLocked(c Cause) {
+// countLocked counts a failure. why comes from whyOf.
+func (h *health) countLocked(c Cause, why string) {
+	h.why = why
 	h.troubled.Store(true)
 	h.marked.Store(true)
 	if c == Reset {
@@ -179,7 +181,7 @@ func (h *health) connected(trial *trialUse) {
 		return
 	}
 	h.mu.Lock()
-	h.dialFailures = 0
+	h.dialFailures, h.why = 0, ""
 	changed, returned := false, false
 	switch {
 	case h.ejectedUntil.Load() == 0 && h.resets > 0: // the endpoint may be about to reset this connection too
@@ -260,7 +262,7 @@ func (h *health) recoverLocked() bool {
 // returnLocked forgets all failures, but keeps the number of ejections. returnLocked is for an endpoint that seems
 // well, but has not answered. returnLocked reports whether the address was ejected.
 func (h *health) returnLocked() bool {
-	h.dialFailures, h.resets, h.cause, h.trial = 0, 0, 0, nil
+	h.dialFailures, h.resets, h.cause, h.why, h.trial = 0, 0, 0, "", nil
 	h.troubled.Store(false)
 	if h.ejectedUntil.Load() == 0 {
 		return false

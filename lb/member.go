@@ -19,6 +19,7 @@ import (
 //	Unanswered     after Accepted: the endpoint has ended the connection before it sent anything.
 //	Failed(cause)  the endpoint could not be reached, or reset the connection. Do not report failures of this host (no
 //	               descriptors, ports or memory), nor clients that gave up.
+//	FailedWith     in place of Failed: with the error, which says more than the cause.
 //	Done           the use is over. Exactly once, after all other reports.
 //
 // An event loop can call all of these methods: for a healthy endpoint, each costs a few atomic operations.
@@ -137,9 +138,13 @@ func (m *Member) Reached() {
 }
 
 // Failed reports to the balancer that the endpoint could not be reached, with the cause.
-func (m *Member) Failed(c Cause) {
+func (m *Member) Failed(c Cause) { m.FailedWith(c, nil) }
+
+// FailedWith is Failed with the error that c is the cause of, see CauseOf. If c is Handshake, EndpointSnapshot.Why has
+// the text of err. A nil err has no text.
+func (m *Member) FailedWith(c Cause, err error) {
 	m.failed.Add(1)
-	m.health.failed(c, m.group.options().maxFails(), m.trial)
+	m.health.failed(c, whyOf(c, err), m.group.options().maxFails(), m.trial)
 }
 
 // begin counts a new use. begin returns the open uses of the endpoint and of the service, with the new use included.

@@ -205,7 +205,7 @@ func (p *Prober) probe(ctx context.Context, service string, m *Member, c Check) 
 		m.Connected()
 	default:
 		if cause, local := CauseOf(err); !local {
-			m.checkFailed(cause)
+			m.checkFailed(cause, err)
 		}
 	}
 }

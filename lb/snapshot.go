@@ -40,11 +40,12 @@ type EndpointSnapshot struct {
 	Dials    int64
 	DialTime time.Duration
 
-	// Fails, Ejections and Cause describe the failures in a row since the endpoint was last reached. All services that
-	// use the address share them.
-	Fails     int   // failures in a row
-	Ejections int   // ejections in a row
-	Cause     Cause // cause of the last ejection
+	// Fails, Ejections, Cause and Why describe the failures in a row since the endpoint was last reached. All services
+	// that use the address share them.
+	Fails     int    // failures in a row
+	Ejections int    // ejections in a row
+	Cause     Cause  // cause of the last ejection
+	Why       string // the error of the last failure, if it was a TLS handshake; at most 512 bytes
 
 	// Denied and Unanswered count the connections that the endpoint has denied, or ended before it sent anything, since
 	// it last answered one of this service.
@@ -135,6 +136,7 @@ func (m *Member) snapshot(q *query, ignores bool) EndpointSnapshot {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.Fails, s.Ejections, s.Cause = h.dialFailures+h.resets, h.quick+h.ejections, h.cause
+	s.Why = h.why
 	switch {
 	case !ignores && h.trial != nil:
 		s.State = StateTrial

@@ -1,6 +1,10 @@
 package lb
 
 import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,5 +90,47 @@ func TestSnapshotOfAServiceThatIgnoresEjections(t *testing.T) {
 		if ejected := s.Endpoints[0].State == StateEjected; ejected != (s.Service == "web") || s.Panicking != ejected {
 			t.Errorf("%s: got %v, panicking %v", s.Service, s.Endpoints[0].State, s.Panicking)
 		}
+	}
+}
+
+// The snapshot has the error of the last failure if that was a TLS handshake, until the endpoint is reached.
+func TestSnapshotSaysWhyTheHandshakeFailed(t *testing.T) {
+	failed := func(text string) error { return fmt.Errorf("dial: %w: %w", ErrHandshake, errors.New(text)) }
+	long := strings.Repeat("x", maxWhy)
+	for _, tt := range []struct {
+		name    string
+		happens func(m *Member)
+		want    string
+	}{
+		{"once", func(m *Member) { m.FailedWith(Handshake, failed("it is another")) }, "it is another"},
+		{"ejected", func(m *Member) {
+			m.FailedWith(Handshake, failed("it is one"))
+			m.FailedWith(Handshake, failed("it is another"))
+		}, "it is another"},
+		{"in a check", func(m *Member) { m.checkFailed(Handshake, failed("it is another")) }, "it is another"},
+		{"no TLS at all", func(m *Member) { m.FailedWith(Handshake, errors.New("refuses TLS")) }, "refuses TLS"},
+		{"another cause", func(m *Member) { m.FailedWith(Unreachable, failed("no")) }, ""},
+		{"another cause later", func(m *Member) {
+			m.FailedWith(Handshake, failed("no"))
+			m.FailedWith(Refused, syscall.ECONNREFUSED)
+		}, ""},
+		{"connected later", func(m *Member) { m.FailedWith(Handshake, failed("no")); m.Connected() }, ""},
+		{"connected after a reset", func(m *Member) {
+			m.Failed(Reset)
+			m.FailedWith(Handshake, failed("no"))
+			m.Connected()
+		}, ""},
+		{"reached later", func(m *Member) { m.FailedWith(Handshake, failed("no")); m.Reached() }, ""},
+		{"as long as it may be", func(m *Member) { m.FailedWith(Handshake, failed(long)) }, long},
+		{"too long", func(m *Member) { m.FailedWith(Handshake, failed(long+"x")) }, long[3:] + "..."},
+		{"cut in a character", func(m *Member) { m.FailedWith(Handshake, failed(long[4:]+"éxé")) }, long[4:] + "..."},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := balanced(Options{}, named(1, 1)...)
+			tt.happens(member(t, b, "A"))
+			if got := b.Snapshot()[0].Endpoints[0].Why; got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }

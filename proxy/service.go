@@ -78,7 +78,7 @@ func (s *service) dialFailed(m *lb.Member, err error) {
 func (s *service) notReached(m *lb.Member, err error, message string) {
 	cause, local := causeOf(err)
 	if !local {
-		m.Failed(cause)
+		m.FailedWith(cause, err)
 	}
 	s.at(0).dialsFailed[cause].Add(1) // cause is 0 for an error of this host
 	if outOfPorts(err) {

@@ -72,6 +72,9 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 	if panicking && (s.State == lb.StateEjected || s.State == lb.StateTrial) {
 		e.State, e.Until, e.Detail = StateIn, nil, failures+"; ignored, because too many endpoints are ejected"
 	}
+	if s.Why != "" && (e.Reason == ReasonEjected || e.Reason == ReasonTrial || e.Reason == ReasonTroubled) {
+		e.Detail += "; the last TLS handshake failed: " + s.Why
+	}
 	return e
 }
 

@@ -51,6 +51,18 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 			"in slow_start at 25% of its share"},
 		{"troubled", lb.EndpointSnapshot{State: lb.StateTroubled, Fails: 1}, lb.ServiceSnapshot{},
 			"in troubled failures in a row: 1"},
+		{"wrong server", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Handshake, Fails: 2, Why: "is web2"},
+			lb.ServiceSnapshot{}, "out ejected handshake, 2 in a row; the next client tries it; " +
+				"the last TLS handshake failed: is web2"},
+		{"wrong server on trial", lb.EndpointSnapshot{State: lb.StateTrial, Cause: lb.Handshake, Fails: 2, Why: "no"},
+			lb.ServiceSnapshot{}, "out trial handshake, 2 in a row; the last TLS handshake failed: no"},
+		{"wrong server, not ejected", lb.EndpointSnapshot{State: lb.StateTroubled, Fails: 1, Why: "no"},
+			lb.ServiceSnapshot{}, "in troubled failures in a row: 1; the last TLS handshake failed: no"},
+		{"full and failed", lb.EndpointSnapshot{State: lb.StateFull, Open: 9, Why: "no"}, lb.ServiceSnapshot{},
+			"out full open connections: 9, as many as it may have"},
+		{"wrong server, panic", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Handshake, Fails: 2, Why: "no"},
+			lb.ServiceSnapshot{Panicking: true}, "in ejected handshake, 2 in a row; ignored, because too many " +
+				"endpoints are ejected; the last TLS handshake failed: no"},
 		{"panic", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Refused, Fails: 3, TryIn: time.Second},
 			lb.ServiceSnapshot{Panicking: true},
 			"in ejected refused, 3 in a row; ignored, because too many endpoints are ejected"},
