@@ -12,16 +12,20 @@ import (
 
 // This file has the threads that do the handshakes of TLS. A handshake takes hundreds of microseconds of a processor,
 // so the loops do not do it. A flood of handshakes must not delay the relays either. So there are few such threads, and
-// the kernel prefers the other threads of the host to them.
+// during a flood the kernel prefers the other threads of the host to them.
 //
 // A handshake waits for its peer most of the time. It is a coroutine, because thousands may wait on one thread. A
 // coroutine stays on the thread that began it: Go allows nothing else for threads that goroutines have locked, and a
 // thread cannot get its former priority back without a privilege.
 
 const (
-	// shakerNice is added to the nice value of a thread that does handshakes. Against another thread that wants the same
-	// processor, such a thread gets a twentieth of it. With 10, a flood of handshakes still doubled the 99th percentile
-	// of the latency of bare requests.
+	// shakerFlood is how many handshakes wait for a thread in a flood of handshakes.
+	shakerFlood = 3
+
+	// shakerNice is added to the nice value of a thread that does the handshakes of a flood. Against another thread that
+	// wants the same processor, it gets a twentieth of it. With 10, a flood still made the 99th percentile of the
+	// latency of bare requests more than twice as long. Without a flood the priority is the usual one, because on a
+	// host whose processors are all busy, handshakes of a low priority take longer than their peers wait.
 	shakerNice = 14
 
 	// shakerIdle is how long such a thread waits for the next handshake before it ends.
@@ -37,16 +41,23 @@ type shakers struct {
 	mu      sync.Mutex // guards the following fields, and those of shaker and steps that say so
 	jobs    []*steps   // not begun yet, in order
 	all     []*shaker
-	waiting []*shaker // those of all that wait for work
+	waiting []*shaker // those that wait for work
+	retired int       // threads that are not in all any more, and not over
 }
 
 // A shaker is one of the threads.
 type shaker struct {
 	pool   *shakers
 	called chan struct{} // receives an element when a thread that waits has work
-	ready  []*steps      // begun by this thread, and can go on; guarded by pool.mu
-	begun  int           // those that are not over; only the thread itself uses it
-	free   []*coroutine  // without work; only the thread itself uses it
+
+	// Guarded by pool.mu.
+	ready   []*steps // begun by this thread, and can go on
+	retired bool     // only ends what it has begun
+
+	// Only the thread itself uses these.
+	begun int          // handshakes that are not over
+	free  []*coroutine // without work
+	low   bool         // the priority is low
 }
 
 // steps are a handshake in progress: do runs, with pauses in which the peer is awaited.
@@ -90,9 +101,10 @@ func (p *shakers) start(w *steps) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.jobs = append(p.jobs, w)
-	switch n := len(p.waiting); {
-	case n > 0:
-		p.callLocked(p.waiting[n-1])
+	i := slices.IndexFunc(p.waiting, func(s *shaker) bool { return !s.retired })
+	switch {
+	case i >= 0:
+		p.callLocked(p.waiting[i])
 	case len(p.all) < p.most:
 		s := &shaker{pool: p, called: make(chan struct{}, 1)}
 		p.all = append(p.all, s)
@@ -130,8 +142,7 @@ func (w *steps) wake() {
 
 // run does handshakes until there have been none for shakerIdle.
 func (s *shaker) run() {
-	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine, because its priority stays low
-	sys.LowerPriority(shakerNice)
+	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine, because its priority may be low
 	for w := s.next(); w != nil; w = s.next() {
 		if w.in == nil {
 			s.begin(w)
@@ -177,6 +188,9 @@ func (s *shaker) next() *steps {
 			idle = time.NewTimer(shakerIdle)
 			defer idle.Stop()
 		}
+		if s.low && s.begun == 0 && s.leave() {
+			return nil
+		}
 		done := s.pool.done
 		if s.begun > 0 {
 			done = nil
@@ -195,13 +209,18 @@ func (s *shaker) next() *steps {
 }
 
 // take takes steps that can go on, or else some that have not begun, so that what has begun is over soon. If there are
-// none, s waits for a call from now on.
+// none, s waits for a call from now on. If there are many, the priority of the thread falls. It cannot rise again, so
+// after the flood another thread takes the place of s in the pool, and s ends when what it has begun is over.
 func (s *shaker) take() (w *steps) {
 	p := s.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !s.low && len(s.ready)+len(p.jobs) > shakerFlood {
+		s.low = true
+		sys.LowerPriority(shakerNice)
+	}
 	from := &s.ready
-	if len(*from) == 0 {
+	if len(*from) == 0 && !s.retired {
 		from = &p.jobs
 	}
 	if len(*from) > 0 {
@@ -211,10 +230,20 @@ func (s *shaker) take() (w *steps) {
 		w.on = s
 		return w
 	}
+	if s.low && !s.retired && p.retired < p.most {
+		s.retired = true
+		p.retired++
+		p.removeLocked(s)
+	}
 	if !slices.Contains(p.waiting, s) {
 		p.waiting = append(p.waiting, s)
 	}
 	return nil
+}
+
+// removeLocked takes the place of s from it.
+func (p *shakers) removeLocked(s *shaker) {
+	p.all = slices.DeleteFunc(p.all, func(other *shaker) bool { return other == s })
 }
 
 // leave removes s from the pool, and reports whether it has. A thread that has begun handshakes or was called stays.
@@ -227,6 +256,9 @@ func (s *shaker) leave() bool {
 		return false
 	}
 	p.waiting = slices.Delete(p.waiting, i, i+1)
-	p.all = slices.DeleteFunc(p.all, func(other *shaker) bool { return other == s })
+	if s.retired {
+		p.retired--
+	}
+	p.removeLocked(s)
 	return true
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"fmt"
 	"runtime"
 	"sync"
@@ -10,8 +9,6 @@ import (
 	"weak"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lictor-proxy/lictor/lb"
 )
 
 // Steps may be woken before they begin, while they run and while they pause, and no wake is lost. The threads end.
@@ -91,20 +88,54 @@ func TestShakersForgetWhatIsOver(t *testing.T) {
 	runtime.KeepAlive(p)
 }
 
-// A handshake leaves the processors to all other work.
-func TestHandshakesHaveLowPriority(t *testing.T) {
-	h := &house{T: t, balancer: lb.NewRoundRobin()}
-	h.options = Options{LoadBalancer: h.balancer}
-	seen := make(chan int, 1)
-	at := h.serve(Service{AcceptTLS: &AcceptTLS{Config: func() *tls.Config {
-		seen <- niceOf(t)
-		return serverConfig(0)
-	}}}, tcpServer(t, echo))
-	defer h.Close()
-	dialTLS(t, at, clientConfig(0))
-	if got, want := <-seen, min(niceOf(t)+shakerNice, 19); got != want {
-		t.Errorf("the nice value is %d, want %d", got, want)
+// In a flood, handshakes leave the processors to all other work. After it they have their usual priority again, although
+// one of the flood has not ended.
+func TestHandshakesOfAFloodHaveLowPriority(t *testing.T) {
+	done := make(chan struct{})
+	var running, over sync.WaitGroup
+	p := &shakers{most: 1, running: &running, done: done}
+	usual := niceOf(t)
+	first, blocked, release := make(chan int, 1), make(chan int, 1), make(chan struct{})
+	all := make([]int, shakerFlood+2)
+	over.Add(len(all) + 1)
+	p.start(&steps{do: func() {
+		first <- niceOf(t)
+		<-release
+		over.Done()
+	}})
+	if got := <-first; got != usual {
+		t.Errorf("the nice value is %d without a flood, want %d", got, usual)
 	}
+	var last *steps
+	for i := range all {
+		w := &steps{}
+		w.do = func() {
+			all[i] = niceOf(t)
+			if w == last {
+				blocked <- 0
+				w.pause()
+			}
+			over.Done()
+		}
+		last = w
+		p.start(w)
+	}
+	close(release)
+	<-blocked
+	if want := min(usual+shakerNice, 19); all[0] != want || all[len(all)-1] != want {
+		t.Errorf("the nice values are %d in a flood, want %d", all, want)
+	}
+	eventually(t, func() error {
+		p.start(&steps{do: func() { first <- niceOf(t) }})
+		if got := <-first; got != usual {
+			return fmt.Errorf("the nice value is %d after the flood, want %d", got, usual)
+		}
+		return nil
+	})
+	last.wake()
+	over.Wait()
+	close(done)
+	running.Wait()
 }
 
 // niceOf returns the nice value of the calling thread.
