@@ -70,8 +70,11 @@ type news interface{ use(held bool) (over bool) }
 func (s *Store) follow(ctx context.Context, about subject) {
 	f := follower{store: s, about: about, longest: longestWait}
 	for ctx.Err() == nil {
+		s.mu.Lock()
+		answers := s.answers // taken first, because Consul may answer others while this question hangs
+		s.mu.Unlock()
 		if pause := f.step(ctx); pause > 0 && ctx.Err() == nil {
-			s.rest(ctx, pause)
+			rest(ctx, pause, answers)
 		}
 	}
 }
@@ -177,11 +180,8 @@ func turn(crowd int) time.Duration {
 	return max(roundTime*maxTurns/time.Duration(crowd), minTurn)
 }
 
-// rest waits for d. It returns earlier if ctx ends, or when Consul answers again.
-func (s *Store) rest(ctx context.Context, d time.Duration) {
-	s.mu.Lock()
-	answers := s.answers
-	s.mu.Unlock()
+// rest waits for d. It returns earlier if ctx ends, or if answers is closed because Consul answers again.
+func rest(ctx context.Context, d time.Duration, answers <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
