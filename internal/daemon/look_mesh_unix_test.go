@@ -55,8 +55,8 @@ func said(all []Sight, problems hcl.Diagnostics) string {
 	return strings.Join(lines, "\n")
 }
 
-// startSidecar starts a sidecar for billing, whose instance takes connections and says nothing.
-func startSidecar(t *testing.T, a *testconsul.Agent, client *api.Client) {
+// startSidecar starts a sidecar for a service, whose instance takes connections and says nothing.
+func startSidecar(t *testing.T, a *testconsul.Agent, client *api.Client, service string) {
 	t.Helper()
 	port, err := testproc.FreePort(func(port int) bool {
 		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
@@ -71,7 +71,7 @@ func startSidecar(t *testing.T, a *testconsul.Agent, client *api.Client) {
 	}
 	t.Cleanup(func() { _ = behind.Close() })
 	cmd := exec.Command(testconsul.Need(t), "connect", "proxy", "-http-addr", a.HTTP, "-token",
-		a.Token, "-service", "billing", "-service-addr", behind.Addr().String(), "-listen",
+		a.Token, "-service", service, "-service-addr", behind.Addr().String(), "-listen",
 		fmt.Sprint("127.0.0.1:", port))
 	log := &testproc.Log{}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -86,10 +86,9 @@ func startSidecar(t *testing.T, a *testconsul.Agent, client *api.Client) {
 	}
 	t.Cleanup(proxy.Kill)
 	for _, s := range []*api.AgentServiceRegistration{
-		{Name: "billing", ID: "b1", Address: "127.0.0.1", Port: 1},
-		{Kind: api.ServiceKindConnectProxy, Name: "billing-sidecar-proxy", ID: "b1-proxy", Address: "127.0.0.1",
-			Port: port, Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: "billing",
-				DestinationServiceID: "b1"}},
+		{Name: service, Address: "127.0.0.1", Port: 1},
+		{Kind: api.ServiceKindConnectProxy, Name: service + "-proxy", Address: "127.0.0.1", Port: port,
+			Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: service, DestinationServiceID: service}},
 		{Name: "bare", ID: "bare", Address: "127.0.0.1", Port: 2},
 	} {
 		if err := client.Agent().ServiceRegister(s); err != nil {
@@ -109,7 +108,13 @@ func TestLookAtTheMesh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	startSidecar(t, a, client)
+	// Each service is allowed or denied for the whole test: an agent may miss that an intention has changed.
+	allow := &api.Intention{SourceName: "web", DestinationName: "billing", Action: api.IntentionActionAllow}
+	if _, err := client.Connect().IntentionUpsert(allow, nil); err != nil {
+		t.Fatal(err)
+	}
+	startSidecar(t, a, client, "billing")
+	startSidecar(t, a, client, "ledger")
 	const rules = `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" } ` +
 		`service "web" { policy = "write" }`
 	policy, _, err := client.ACL().PolicyCreate(&api.ACLPolicy{Name: "lictor", Rules: rules}, nil)
@@ -125,8 +130,9 @@ func TestLookAtTheMesh(t *testing.T) {
 		t.Fatal(err)
 	}
 	const billing = "service \"billing\" {\n  listen = 0\n  mesh { as = \"web\" }\n}\n"
+	const ledger = "service \"ledger\" {\n  listen = 0\n  mesh { as = \"web\" }\n}\n"
 	withToken := fmt.Sprintf("  token = %q\n", token.SecretID)
-	cfg := meshConfiguration(t, a, withToken, billing)
+	cfg := meshConfiguration(t, a, withToken, billing+ledger)
 	await := func(want string) {
 		t.Helper()
 		var got string
@@ -136,24 +142,25 @@ func TestLookAtTheMesh(t *testing.T) {
 			}
 		}()
 		testproc.Await(t, want, func() bool {
-			sights, problems := lookAt(t.Context(), cfg, cfg.Services[0], consul)
+			var sights []Sight
+			var problems hcl.Diagnostics
+			for _, s := range cfg.Services {
+				some, found := lookAt(t.Context(), cfg, s, consul)
+				sights, problems = append(sights, some...), append(problems, found...)
+			}
 			got = said(sights, append(problems, tryIdentities(t.Context(), cfg, sights)...))
 			return strings.Contains(got, want)
 		})
 	}
-	await("\nwarning: Denied by the destination: Service \"billing\": test/b1-proxy at 127.0.0.1:")
-	allow := &api.Intention{SourceName: "web", DestinationName: "billing", Action: api.IntentionActionAllow}
-	if _, err := client.Connect().IntentionUpsert(allow, nil); err != nil {
-		t.Fatal(err)
-	}
-	await("\n  ok   test/b1-proxy  proves its identity, and takes that of \"web\"")
+	await("\nwarning: Denied by the destination: Service \"ledger\": test/ledger-proxy at 127.0.0.1:")
+	await("\n  ok   test/billing-proxy  proves its identity, and takes that of \"web\"")
 
 	got := looked(t, meshConfiguration(t, a, withToken, billing+"service \"bare\" {\n  listen = 0\n"+
 		"  mesh { as = \"web\" }\n}\nservice \"denied\" {\n  listen = 0\n  mesh { as = \"other\" }\n"+
 		"  consul { service = \"billing\" }\n}\nservice \"biling\" {\n  listen = 0\n  mesh { as = \"web\" }\n}\n"))
 	for _, want := range []string{
 		"billing: 1 of 1 instance (billing in the mesh",
-		"  ok   test/b1-proxy",
+		"  ok   test/billing-proxy",
 		"warning: No instances: Service \"bare\": no instance of consul service \"bare\" is in the mesh",
 		"warning: No instances: Service \"biling\": Consul knows no service of this name (consul service \"biling\")." +
 			" Did you mean \"billing\"?",
