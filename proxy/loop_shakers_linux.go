@@ -22,8 +22,8 @@ const (
 	// shakerFlood is how many handshakes wait for a thread in a flood of handshakes.
 	shakerFlood = 3
 
-	// shakerNice is added to the nice value of a thread that does the handshakes of a flood. Against another thread that
-	// wants the same processor, it gets a twentieth of it. With 10, a flood still made the 99th percentile of the
+	// shakerNice is added to the nice value of a thread that does the handshakes of a flood. Against another thread
+	// that wants the same processor, it gets a twentieth of it. With 10, a flood still made the 99th percentile of the
 	// latency of bare requests more than twice as long. Without a flood the priority is the usual one, because on a
 	// host whose processors are all busy, handshakes of a low priority take longer than their peers wait.
 	shakerNice = 14

@@ -88,8 +88,8 @@ func TestShakersForgetWhatIsOver(t *testing.T) {
 	runtime.KeepAlive(p)
 }
 
-// In a flood, handshakes leave the processors to all other work. After it they have their usual priority again, although
-// one of the flood has not ended.
+// In a flood, handshakes leave the processors to all other work. After it they have their usual priority again,
+// although one of the flood has not ended.
 func TestHandshakesOfAFloodHaveLowPriority(t *testing.T) {
 	done := make(chan struct{})
 	var running, over sync.WaitGroup

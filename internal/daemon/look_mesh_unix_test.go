@@ -98,6 +98,19 @@ func startSidecar(t *testing.T, a *testconsul.Agent, client *api.Client, service
 }
 
 // Look asks for the certificate of each identity, follows the chain, and shakes hands with an endpoint.
+func tokenWith(t *testing.T, client *api.Client, rules string) (secret string) {
+	t.Helper()
+	policy, _, err := client.ACL().PolicyCreate(&api.ACLPolicy{Name: "lictor", Rules: rules}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.SecretID
+}
+
 func TestLookAtTheMesh(t *testing.T) {
 	a, err := testconsul.Start(t.Context(), testconsul.Options{Binary: testconsul.Need(t), Dir: t.TempDir(), ACL: true})
 	if err != nil {
@@ -117,21 +130,14 @@ func TestLookAtTheMesh(t *testing.T) {
 	startSidecar(t, a, client, "ledger")
 	const rules = `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" } ` +
 		`service "web" { policy = "write" }`
-	policy, _, err := client.ACL().PolicyCreate(&api.ACLPolicy{Name: "lictor", Rules: rules}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, _, err := client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	consul, err := discovery.NewConsul(discovery.ConsulOptions{Address: a.HTTP, Token: token.SecretID})
+	secret := tokenWith(t, client, rules)
+	consul, err := discovery.NewConsul(discovery.ConsulOptions{Address: a.HTTP, Token: secret})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const billing = "service \"billing\" {\n  listen = 0\n  mesh { as = \"web\" }\n}\n"
 	const ledger = "service \"ledger\" {\n  listen = 0\n  mesh { as = \"web\" }\n}\n"
-	withToken := fmt.Sprintf("  token = %q\n", token.SecretID)
+	withToken := fmt.Sprintf("  token = %q\n", secret)
 	cfg := meshConfiguration(t, a, withToken, billing+ledger)
 	await := func(want string) {
 		t.Helper()
