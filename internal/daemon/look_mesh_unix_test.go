@@ -97,7 +97,7 @@ func startSidecar(t *testing.T, a *testconsul.Agent, client *api.Client, service
 	}
 }
 
-// Look asks for the certificate of each identity, follows the chain, and shakes hands with an endpoint.
+// tokenWith returns a token with these rules.
 func tokenWith(t *testing.T, client *api.Client, rules string) (secret string) {
 	t.Helper()
 	policy, _, err := client.ACL().PolicyCreate(&api.ACLPolicy{Name: "lictor", Rules: rules}, nil)
@@ -111,6 +111,7 @@ func tokenWith(t *testing.T, client *api.Client, rules string) (secret string) {
 	return token.SecretID
 }
 
+// Look asks for the certificate of each identity, follows the chain, and shakes hands with an endpoint.
 func TestLookAtTheMesh(t *testing.T) {
 	a, err := testconsul.Start(t.Context(), testconsul.Options{Binary: testconsul.Need(t), Dir: t.TempDir(), ACL: true})
 	if err != nil {
