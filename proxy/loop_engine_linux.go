@@ -23,7 +23,7 @@ type loopEngine struct {
 	ctx       context.Context // cancels lookups of host names
 	cancel    context.CancelFunc
 	lookups   sync.WaitGroup // lookups and TLS handshakes
-	shakers   shakers        // half as many as loops
+	shakers   [2]shakers     // by side; on each side half as many as loops
 	once      sync.Once      // makes close run once
 	ephemeral uint16         // the lowest ephemeral port, see ephemeralPorts
 }
@@ -37,7 +37,9 @@ func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d}
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.shakers = shakers{most: max(1, n/2), running: &e.lookups, done: e.ctx.Done()}
+	for side := range e.shakers {
+		e.shakers[side] = shakers{most: max(1, n/2), yields: side == clientSide, running: &e.lookups, done: e.ctx.Done()}
+	}
 	tryLoopCalls(d)
 	began := time.Now()
 	for i := range n {

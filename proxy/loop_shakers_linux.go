@@ -12,7 +12,8 @@ import (
 
 // This file has the threads that do the handshakes of TLS. A handshake takes hundreds of microseconds of a processor,
 // so the loops do not do it. A flood of handshakes must not delay the relays either. So there are few such threads, and
-// during a flood the kernel prefers the other threads of the host to them.
+// during a flood of clients the kernel prefers the other threads of the host to them. Handshakes with endpoints have
+// threads of their own, which keep their priority: an endpoint that is late is ejected.
 //
 // A handshake waits for its peer most of the time. It is a coroutine, because thousands may wait on one thread. A
 // coroutine stays on the thread that began it: Go allows nothing else for threads that goroutines have locked, and a
@@ -32,9 +33,10 @@ const (
 	shakerIdle = time.Second
 )
 
-// shakers are the threads that do handshakes.
+// shakers are the threads that do handshakes: with clients, or with endpoints.
 type shakers struct {
-	most    int // threads
+	most    int  // threads
+	yields  bool // in a flood, the threads have a low priority
 	running *sync.WaitGroup
 	done    <-chan struct{} // closed when threads without work must end
 
@@ -215,7 +217,7 @@ func (s *shaker) take() (w *steps) {
 	p := s.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !s.low && len(s.ready)+len(p.jobs) > shakerFlood {
+	if p.yields && !s.low && len(s.ready)+len(p.jobs) > shakerFlood {
 		s.low = true
 		sys.LowerPriority(shakerNice)
 	}

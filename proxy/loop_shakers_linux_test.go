@@ -93,7 +93,7 @@ func TestShakersForgetWhatIsOver(t *testing.T) {
 func TestHandshakesOfAFloodHaveLowPriority(t *testing.T) {
 	done := make(chan struct{})
 	var running, over sync.WaitGroup
-	p := &shakers{most: 1, running: &running, done: done}
+	p := &shakers{most: 1, yields: true, running: &running, done: done}
 	usual := niceOf(t)
 	first, blocked, release := make(chan int, 1), make(chan int, 1), make(chan struct{})
 	all := make([]int, shakerFlood+2)

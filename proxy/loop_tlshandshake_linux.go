@@ -61,7 +61,7 @@ func (p *loopPair) shakeHands(side int, first, prefix []byte, connect func(e *tl
 			p.handshaken(e, err)
 		})
 	}
-	p.socket.engine.shakers.start(h.steps)
+	p.socket.engine.shakers[side].start(h.steps)
 }
 
 // run does the handshake. If it fails, run gives a client time to read the alert.
