@@ -38,7 +38,8 @@ func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	for side := range e.shakers {
-		e.shakers[side] = shakers{most: max(1, n/2), yields: side == clientSide, running: &e.lookups, done: e.ctx.Done()}
+		e.shakers[side] = shakers{most: max(1, n/2), yields: side == clientSide, running: &e.lookups,
+			done: e.ctx.Done()}
 	}
 	tryLoopCalls(d)
 	began := time.Now()

@@ -189,7 +189,7 @@ func TestTopSurvivesARestart(t *testing.T) {
 	x.shows("! web")
 	f.answer("GET /v1/status", nil)
 	x.shows("no answer since", "); trying again", dim+"! web") // only the first frame says that lictor has ended
-	x.press("/we") // keys work meanwhile
+	x.press("/we")                                             // keys work meanwhile
 	x.shows("filter: we_", "trying again")
 	f.answer("GET /v1/status", admin.Status{PID: 8, Version: "v9"})
 	x.shows("process 8 (lictor v9) answers instead of process 7", red+"! web")
