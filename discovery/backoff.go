@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"context"
 	"time"
 )
 
@@ -50,18 +49,3 @@ func (b *bucket) pay(now time.Time, bytes int) {
 
 // rest returns the time until the bytes of all answers are paid for. rest is maxStale at most.
 func (b *bucket) rest(now time.Time) time.Duration { return max(b.paid.Sub(now), 0) }
-
-// sleep waits for d, and reports whether it waited to the end. sleep returns false if ctx has ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}

@@ -222,18 +222,14 @@ func (c *Consul) pause(ctx context.Context, d time.Duration, site uint64) bool {
 	if c.client.Site() != site {
 		d = min(d, c.spread())
 	}
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
+	if !consul.Sleep(ctx, d, moved) {
 		return false
-	case <-timer.C:
-		return true
+	}
+	select {
 	case <-moved:
-		return sleep(ctx, min(d, c.spread()))
+		return consul.Sleep(ctx, min(d, c.spread()), nil)
+	default:
+		return true
 	}
 }
 

@@ -129,7 +129,7 @@ func hang(req *http.Request) (*http.Response, error) {
 
 func after(d time.Duration, then reply) reply {
 	return func(req *http.Request) (*http.Response, error) {
-		if !sleep(req.Context(), d) {
+		if !consul.Sleep(req.Context(), d, nil) {
 			return nil, req.Context().Err()
 		}
 		return then(req)

@@ -161,7 +161,7 @@ const followPause = 20 * time.Millisecond
 
 // applyChains gives the services new tiers when their discovery chains have changed, until ctx ends.
 func (c *Consul) applyChains(ctx context.Context) {
-	for sleep(ctx, followPause) {
+	for consul.Sleep(ctx, followPause, nil) {
 		select {
 		case <-ctx.Done():
 			return

@@ -67,7 +67,7 @@ func (a *agentNode) find(ctx context.Context, client *consul.Client) ownNode {
 	return a.last
 }
 
-// recent is find for callers to whom an answer of the last minute is good enough. Many callers ask the agent once.
+// recent is find for callers that can use an answer of the last minute. Many callers ask the agent once.
 func (a *agentNode) recent(ctx context.Context, client *consul.Client) ownNode {
 	a.asking.Lock()
 	defer a.asking.Unlock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
@@ -19,7 +20,7 @@ import (
 func cutting(timeout time.Duration) reply {
 	return func(req *http.Request) (*http.Response, error) {
 		wait, _ := time.ParseDuration(req.URL.Query().Get("wait"))
-		if !sleep(req.Context(), wait) {
+		if !consul.Sleep(req.Context(), wait, nil) {
 			return nil, req.Context().Err()
 		}
 		if wait > timeout {

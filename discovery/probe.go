@@ -57,7 +57,7 @@ func (e *epoch) end(cause error) {
 func (c *Consul) probe(ctx context.Context) {
 	interval := c.options.ProbeInterval
 	pause := interval
-	for sleep(ctx, pause) {
+	for consul.Sleep(ctx, pause, nil) {
 		if pause = interval - c.client.Silence(); pause > 0 {
 			continue
 		}

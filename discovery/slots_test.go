@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // A narrow is an agent that holds queries for their wait, and allows only a few at once.
@@ -45,7 +47,7 @@ func (n *narrow) reply(req *http.Request) (*http.Response, error) {
 	if v.Has("index") {
 		d, _ = time.ParseDuration(v.Get("wait"))
 	}
-	if !sleep(req.Context(), d) {
+	if !consul.Sleep(req.Context(), d, nil) {
 		n.mu.Lock()
 		n.ended++
 		n.mu.Unlock()

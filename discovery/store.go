@@ -131,7 +131,7 @@ func (s *store) run(ctx context.Context, collect func(context.Context) saved) {
 			failing = false
 			s.log.Info("endpoints are saved again", "folder", s.dir)
 		}
-		sleep(ctx, pause)
+		consul.Sleep(ctx, pause, nil)
 	}
 }
 

@@ -86,7 +86,7 @@ func (v *vigil) run(ctx context.Context) {
 		if service := v.proberFor(); service != "" {
 			v.probeAll(ctx, service, round)
 		}
-		if !sleep(ctx, consul.Jitter(probeHeld)) {
+		if !consul.Sleep(ctx, consul.Jitter(probeHeld), nil) {
 			return
 		}
 	}

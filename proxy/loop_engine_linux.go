@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -29,16 +28,13 @@ type loopEngine struct {
 }
 
 func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
-	n := o.Loops
-	if n <= 0 {
-		n = runtime.GOMAXPROCS(0)
-	}
+	n := o.loops()
 	b := newBudget(o.MaxDescriptors, n)
 	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d}
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	for side := range e.shakers {
-		e.shakers[side] = shakers{most: max(1, n/2), yields: side == clientSide, running: &e.lookups,
+		e.shakers[side] = shakers{most: handshakesAtOnce(n), yields: side == clientSide, running: &e.lookups,
 			done: e.ctx.Done()}
 	}
 	tryLoopCalls(d)

@@ -36,11 +36,14 @@ var portableCalls = []sys.Call{
 	sys.CallUrgentInline, sys.CallBuffers,
 }
 
-func newPortable(b *budget, r *lb.Resolver, d *sys.Denials) *portable {
+func newPortableEngine(o Options, d *sys.Denials) (engine, *budget, error) {
+	b := newBudget(o.MaxDescriptors, 0)
+	_, b.ports = ephemeralPorts()
 	d.Try(portableCalls)
 	e := &portable{
-		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: r, denied: d,
-		handshakes: newHandshakes(), byEndpoint: endpointIndex{all: map[lb.MemberKey]*portableEndpointPairs{}},
+		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: o.Resolver, denied: d,
+		handshakes: make(handshakes, handshakesAtOnce(o.loops())),
+		byEndpoint: endpointIndex{all: map[lb.MemberKey]*portableEndpointPairs{}},
 	}
 	e.asks = []*pulse{
 		lockPulse("the lock of connections by endpoint", &e.byEndpoint.mu),
@@ -48,13 +51,7 @@ func newPortable(b *budget, r *lb.Resolver, d *sys.Denials) *portable {
 		lockPulse("the lock of the descriptors", &b.mu),
 		lockPulse("the lock of the search for idle UDP sessions", &e.searching),
 	}
-	return e
-}
-
-func newPortableEngine(o Options, d *sys.Denials) (engine, *budget, error) {
-	b := newBudget(o.MaxDescriptors, 0)
-	_, b.ports = ephemeralPorts()
-	return newPortable(b, o.Resolver, d), b, nil
+	return e, b, nil
 }
 
 func (e *portable) pulses() []*pulse { return e.asks }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -34,8 +35,8 @@ type Options struct {
 	Engine Engine
 
 	// Loops is how many event loops there are. A Loops of zero means one loop for each processor that Go may use
-	// (GOMAXPROCS). A process that mainly forwards should set GOMAXPROCS to Loops plus one; see internal/daemon for the
-	// reason.
+	// (GOMAXPROCS). Half as many TLS handshakes compute at once, on each engine. A process that mainly forwards should
+	// set GOMAXPROCS higher than Loops; see internal/daemon for the reason.
 	Loops int
 
 	// Inherited are sockets that are open already. A listener at the address of an inherited socket uses that socket
@@ -112,6 +113,14 @@ type boundSocket struct {
 	access unixsocket.Access // who may connect to the Unix socket
 
 	foreign bool // see Inherited
+}
+
+// loops returns Loops, or its default if it is zero.
+func (o *Options) loops() int {
+	if o.Loops <= 0 {
+		return runtime.GOMAXPROCS(0)
+	}
+	return o.Loops
 }
 
 // New returns a Proxier without services. New returns an error if the system lacks something that the engine needs.

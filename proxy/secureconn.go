@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -229,11 +228,13 @@ func (answerFirst) Error() string   { return "the peer does not take the answers
 func (answerFirst) Timeout() bool   { return true }
 func (answerFirst) Temporary() bool { return true }
 
-// handshakes bounds how many handshakes compute at once: half of the processors are left for relays. A handshake that
-// waits for its peer has no place.
+// handshakes bounds how many handshakes compute at once, see handshakesAtOnce. A handshake that waits for its peer has
+// no place.
 type handshakes chan struct{}
 
-func newHandshakes() handshakes { return make(handshakes, max(1, runtime.GOMAXPROCS(0)/2)) }
+// handshakesAtOnce returns how many handshakes may compute at once beside this many loops, or beside the relays of the
+// portable engine on this many processors: half of the processors are left for what has begun.
+func handshakesAtOnce(loops int) int { return max(1, loops/2) }
 
 func (h handshakes) enter() { h <- struct{}{} }
 func (h handshakes) leave() { <-h }

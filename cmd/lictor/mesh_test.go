@@ -103,7 +103,7 @@ used by      2 services: billing, orders
 	equal(t, said, "lictor mesh: no service uses an identity \"wbe\"; did you mean \"web\"?\n")
 }
 
-// explain says as whom a service dials, and who each endpoint must be.
+// explain says with which identity a service dials, and which identity each endpoint must prove.
 func TestExplanationOfAMeshService(t *testing.T) {
 	t.Parallel()
 	m := meshAnswer()

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -31,4 +32,21 @@ func (b *Backoff) Reset() { b.limit = 0 }
 // Jitter returns d, plus or minus a random part of up to a tenth.
 func Jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
+}
+
+// Sleep waits for d, or until early is closed, and reports whether ctx has not ended meanwhile. A nil early is never
+// closed. A d of zero or less does not wait.
+func Sleep(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+	case <-early:
+	}
+	return true
 }

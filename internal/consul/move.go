@@ -184,7 +184,7 @@ func (c *Client) Run(ctx context.Context) {
 	}
 	var learning sync.WaitGroup // on its own, because a hanging site must not hold up a move
 	learning.Go(func() {
-		for c.learn(ctx); pause(ctx, learnPause); {
+		for c.learn(ctx); Sleep(ctx, learnPause, nil); {
 			c.learn(ctx)
 		}
 	})
@@ -203,10 +203,10 @@ func (c *Client) Run(ctx context.Context) {
 				fruitless = 0
 			case answers:
 				fruitless = 0
-				pause(ctx, alivePause)
+				Sleep(ctx, alivePause, nil)
 			case isLost:
 				fruitless = min(max(fruitless*3/2, firstPause), mostPause)
-				pause(ctx, fruitless/2+rand.N(fruitless/2))
+				Sleep(ctx, fruitless/2+rand.N(fruitless/2), nil)
 				c.raise(doubt{at: d.at, err: d.err}) // a hanging site could let the next request wait for long
 			}
 		}
@@ -251,7 +251,7 @@ func (c *Client) reconsider(ctx context.Context, d doubt) outcome {
 	stayUntil := c.stayUntil
 	c.mu.Unlock()
 	// Without the turn, because an operator's reload must not wait for up to mostStay.
-	if !pause(ctx, max(rand.N(moveJitter), time.Until(stayUntil))) || !c.take(ctx) {
+	if !Sleep(ctx, max(rand.N(moveJitter), time.Until(stayUntil)), nil) || !c.take(ctx) {
 		return isLost
 	}
 	defer c.giveBack()
@@ -301,7 +301,7 @@ func (c *Client) search(ctx context.Context, except *site) (*site, error) {
 	defer enough()
 	for i, s := range all {
 		go func() {
-			if !pause(asking, time.Duration(i)*stagger) {
+			if !Sleep(asking, time.Duration(i)*stagger, nil) {
 				results <- result{s, asking.Err()}
 				return
 			}
@@ -441,18 +441,3 @@ func (c *Client) take(ctx context.Context) bool {
 }
 
 func (c *Client) giveBack() { <-c.turn }
-
-// pause waits for d, and reports whether it waited to the end. It returns false if ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}

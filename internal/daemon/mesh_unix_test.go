@@ -165,7 +165,7 @@ func TestConsulSettingsThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-// Whoever waits for certificates does not wait for ever, and learns which services have none.
+// A wait for certificates ends, and names the services that have none.
 func TestAwaitIdentities(t *testing.T) {
 	g, log := newMeshStage(t, true), &testproc.Log{}
 	g.apply(config.Consul{Address: "127.0.0.1:1"}, "web", "")

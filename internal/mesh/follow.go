@@ -74,7 +74,7 @@ func (s *Store) follow(ctx context.Context, about subject) {
 		answers := s.answers // taken first, because Consul may answer others while this question hangs
 		s.mu.Unlock()
 		if pause := f.step(ctx); pause > 0 && ctx.Err() == nil {
-			rest(ctx, pause, answers)
+			consul.Sleep(ctx, pause, answers)
 		}
 	}
 }
@@ -178,17 +178,6 @@ func turn(crowd int) time.Duration {
 		return longestWait
 	}
 	return max(roundTime*maxTurns/time.Duration(crowd), minTurn)
-}
-
-// rest waits for d. It returns earlier if ctx ends, or if answers is closed because Consul answers again.
-func rest(ctx context.Context, d time.Duration, answers <-chan struct{}) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case <-answers:
-	}
 }
 
 // The authorities are the subject of one follower. It needs no turn.
