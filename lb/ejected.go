@@ -63,6 +63,7 @@ func (g *group) reviewAll() {
 	g.slowStartEnd.Store(slowStartEnd)
 	g.publishHealthLocked(st)
 	g.healthMu.Unlock()
+	g.choicesChanged()
 	g.serveQueue()
 }
 
@@ -91,6 +92,7 @@ func (g *group) review(u *usage) {
 	}
 	g.publishHealthLocked(st)
 	g.healthMu.Unlock()
+	g.choicesChanged()
 	g.serveQueue()
 }
 

@@ -49,6 +49,9 @@ type Prober struct {
 	standby  map[string]*standbyService // by name; guarded by mu
 	closed   bool                       // guarded by mu
 	wg       sync.WaitGroup
+
+	ending context.Context // ends with Close
+	end    context.CancelFunc
 }
 
 // A Check says how the endpoints of a service are checked. The check uses the Network of the service's Options.
@@ -73,11 +76,13 @@ type checkedService struct {
 // NewProber returns a Prober for the endpoints of b. The Prober checks nothing before Apply.
 func NewProber(b *RoundRobin) *Prober {
 	own := NewResolver(maxProbeLookups)
-	return &Prober{
+	p := &Prober{
 		Resolver: own, own: own, balancer: b, slots: make(chan struct{}, maxProbes),
 		lookups: make(chan struct{}, maxProbeLookups), services: map[string]*checkedService{},
 		standby: map[string]*standbyService{},
 	}
+	p.ending, p.end = context.WithCancel(context.Background())
+	return p
 }
 
 // Apply replaces all checks. The keys of checks are service names. A check that has not changed goes on. After Close,
@@ -108,6 +113,7 @@ func (p *Prober) Apply(checks map[string]Check) {
 func (p *Prober) Close() {
 	p.mu.Lock()
 	p.closed = true
+	p.end()
 	for _, s := range p.standby {
 		s.cancel()
 	}

@@ -21,7 +21,10 @@ type RoundRobin struct {
 	onGone   atomic.Pointer[func([]*Member)] // the NotifyGone callback; nil: none
 	onEnded  atomic.Pointer[func()]          // the NotifyEnded callback; nil: none
 	registry *healthRegistry
-	shuffle  func(n int, swap func(i, j int))
+
+	onChoices atomic.Pointer[func(string)] // the NotifyChoices callback; nil: none
+
+	shuffle func(n int, swap func(i, j int))
 }
 
 var _ LoadBalancer = (*RoundRobin)(nil)
