@@ -34,6 +34,12 @@ engine = "auto"
 # region = "eu"
 # zone   = "eu-a"
 
+# Whether the connections of clients on this host go straight to the instances, by programs in the Linux kernel
+# (docs/kernel-path.md): off, auto (where service and host allow it) or on (no start where they do not). The default is
+# off. Each service may have its own. kernel_path_cgroup limits that to the processes of a control group.
+# kernel_path        = "auto"
+# kernel_path_cgroup = "/system.slice/app.service"
+
 # The admin listener serves a page for browsers, metrics for Prometheus (/metrics), and the API that "lictor status" and
 # similar commands use (docs/api.md). The block and each of its arguments can be left out.
 admin {
@@ -223,6 +229,10 @@ service "web" {
 
   # Connect to each instance from the client's address. Linux only; docs/operations.md says how to set up the host.
   # transparent = true
+
+  # Clients on this host connect straight to the instances, as kernel_path at the top says. Not with an access_log, a
+  # limit, a time or TLS.
+  # kernel_path = "on"
 
   # If every instance is at its limit, this many connections wait in a queue, each for this time at most. Clients take
   # turns, and one client alone may have four fifths of the queue. queue_timeout = "0s": none waits. TCP only.

@@ -72,8 +72,14 @@ type Config struct {
 
 	// Region and Zone are where this host is. If both are empty, the agent's node says it.
 	Region, Zone string
-	Admin        Admin
-	Metrics      Metrics
+
+	// KernelPath is that of services that do not say it. KernelPathCgroup is the control group whose processes it is
+	// for, with all groups inside; empty means all processes of the host.
+	KernelPath       KernelPath
+	KernelPathCgroup string
+
+	Admin   Admin
+	Metrics Metrics
 
 	AccessLog *AccessLog // nil: no access log
 
@@ -257,7 +263,10 @@ type Service struct {
 	FailoverBelow int           `zero:""`
 	FailbackHold  time.Duration `off:"0s"`
 
-	DeclRange hcl.Range // the block's header
+	KernelPath KernelPath // whether the service asks for the kernel path; see Config.OffKernelPath
+
+	DeclRange    hcl.Range // the block's header
+	TimeoutRange hcl.Range // an idle_timeout or half_close_timeout that is set to a time; zero if neither is
 }
 
 // A Check says how Lictor itself checks endpoints.

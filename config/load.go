@@ -94,6 +94,8 @@ type loader struct {
 	sockets  map[string]*claim         // paths of Unix sockets at which something listens so far
 	static   []staticClaim             // static endpoints so far
 	tokens   int                       // upper bound for all files so far
+
+	kernelPathRanges []*hcl.Range // where each service of cfg says kernel_path, or is declared
 }
 
 func newLoader(o Options) *loader {
@@ -210,12 +212,15 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	_ = l.cfg.Engine.UnmarshalText([]byte(root.oneOf("engine", EngineAuto.String(), engineNames())))
 	l.cfg.StateDir = root.stateDir()
 	l.place(root)
+	_ = l.cfg.KernelPath.UnmarshalText([]byte(root.oneOf("kernel_path", KernelPathOff.String(), kernelPathNames())))
+	l.cfg.KernelPathCgroup = root.kernelPathCgroup()
 	l.services(root)
 	l.consul(root)
 	l.admin(root)
 	l.cycles()
 	l.metrics(root)
 	l.accessLog(root)
+	l.onKernelPath()
 	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
 		l.problem(l.sources.start(), "Nothing to serve",
 			`There is no service. The smallest configuration is: service "web" { listen = "127.0.0.1:9000" }`)

@@ -198,7 +198,7 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 	if cfg != nil { // places in the text are not part of the meaning
 		for i := range cfg.Services {
 			s := &cfg.Services[i]
-			s.DeclRange = hcl.Range{}
+			s.DeclRange, s.TimeoutRange = hcl.Range{}, hcl.Range{}
 			if s.Consul != nil {
 				s.Consul.FilterRange = hcl.Range{}
 			}

@@ -9,7 +9,8 @@ import (
 // The configuration language. These are functions rather than variables, so that nothing can change them.
 
 func rootSchema() *hcl.BodySchema {
-	s := arguments("log_level", "log_json", "shutdown_grace", "upgrade_grace", "engine", "state_dir", "region", "zone")
+	s := arguments("log_level", "log_json", "shutdown_grace", "upgrade_grace", "engine", "state_dir", "region", "zone",
+		"kernel_path", "kernel_path_cgroup")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "metrics"}, {Type: "access_log"},
 		{Type: "service", LabelNames: []string{"name"}}}
 	return s
@@ -45,7 +46,7 @@ func serviceSchema() *hcl.BodySchema {
 		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint",
 		"max_connections_per_client", "max_queue", "queue_timeout", "empty_wait",
 		"failover_on", "failover_below", "failback_hold", "send_proxy", "send_proxy_udp",
-		"transparent", "prefer", "prefer_strict")
+		"transparent", "prefer", "prefer_strict", "kernel_path")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"},
 		{Type: "accept_proxy"}, {Type: "tls"}, {Type: "endpoint_tls"}, {Type: "mesh"}}
 	return s

@@ -83,6 +83,7 @@ func (l *loader) service(root *block, hb *hcl.Block) Service {
 	b.speaksFirst(&s)
 	b.stays(&s)
 	b.inMesh(&s)
+	b.kernelPath(&s)
 	return s
 }
 
