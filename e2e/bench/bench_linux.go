@@ -162,7 +162,7 @@ func (b *bench) plan(endpoints int, services ...service) (plan, error) {
 // begin starts an instance and does not wait until it is ready.
 func (b *bench) begin(t *target, p plan) (*instance, error) {
 	i, err := t.start(p, b.pins, b.guard.dir)
-	if err == nil {
+	if err == nil && i.process != nil {
 		b.guard.add(i.group())
 	}
 	return i, err
@@ -183,7 +183,9 @@ func (b *bench) launch(t *target, p plan) (*instance, error) {
 
 func (b *bench) stop(i *instance) {
 	i.stop()
-	b.guard.remove(i.group())
+	if i.process != nil {
+		b.guard.remove(i.group())
+	}
 }
 
 // launchAll starts the instances that several loads share.
@@ -208,8 +210,13 @@ func (b *bench) launchAll() error {
 }
 
 // profile records a proxy with perf, if the options say so, until the returned function is called.
-func (b *bench) profile(i *instance, pids []int) (stop func()) {
-	if b.options.perf == "" {
+func (b *bench) profile(i *instance) (stop func()) {
+	if b.options.perf == "" || i.process == nil {
+		return func() {}
+	}
+	pids, err := members(i.group())
+	if err != nil {
+		b.say("no profile: %v", err)
 		return func() {}
 	}
 	var list []string
@@ -238,7 +245,7 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 func (l *load) suits(t *target) bool {
 	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts) &&
 		(!l.unix || t.unix) && (!l.sni || t.sni) && (!l.tls || t.tls) && (!l.mesh || t.mesh) &&
-		(l.mesh || !t.meshOnly)
+		(l.mesh || !t.meshOnly) && (!l.bounded && !l.fresh || !t.plain)
 }
 
 // baseline returns the name of the target that the others are compared with.

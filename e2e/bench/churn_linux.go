@@ -109,7 +109,7 @@ func (s *soak) clients(i *instance) error {
 }
 
 func (s *soak) datagrams(i *instance) error {
-	fds, err := openUDP(i.addrs()[1], 32)
+	fds, err := openUDP(i.addrs()[1:2], 32)
 	if err != nil {
 		return err
 	}

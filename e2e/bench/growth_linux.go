@@ -25,6 +25,9 @@ func (b *bench) growth(w io.Writer) error {
 			"|--:|---|--:|--:|--:|--:|\n", table.title)
 		for _, n := range table.sizes {
 			for _, t := range b.targets {
+				if t.plain {
+					continue
+				}
 				services, endpoints, connections := table.plan(n)
 				g, err := b.grown(t, services, endpoints, connections)
 				if err != nil {

@@ -28,6 +28,7 @@ type load struct {
 	sni      bool // needs a choice by the name in a ClientHello
 	tls      bool // needs TLS with clients
 	mesh     bool // needs the TLS of Consul's mesh with endpoints
+	bounded  bool // needs a limit of UDP sessions
 	fullOnly bool // left out of a quick run
 	fresh    bool // each measurement needs a new process
 	rounds   int  // largest number of rounds; zero: all
@@ -42,6 +43,7 @@ type sample map[string]float64
 const (
 	mCPU       = "cpu_us"           // processor time per unit
 	mSchedstat = "schedstat_us"     // the same from schedstat, as a check
+	mMachine   = "machine_us"       // processor time per unit of the load generator, the proxy and the backends
 	mRate      = "rate"             // units per second
 	mP50       = "p50_us"           // latency
 	mP99       = "p99_us"           //
@@ -117,12 +119,14 @@ func loads() []*load {
 			mesh: true, main: mCPU, run: bulk(meshService, opDown, 1024)},
 		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true,
 			main: mCPU, run: datagrams(32, 40_000)},
+		{name: "udp-unconnected", title: "the same, sockets that are not connected", unit: "exchange", perUnit: 1,
+			udp: true, main: mCPU, run: unconnected(32, 40_000)},
 		{name: "udp-oneway", title: "UDP one way, 1,400 bytes, 4 sockets", unit: "datagram", perUnit: 1, udp: true,
 			main: mCPU, run: oneWay(4, 80_000)},
 		{name: "udp-new", title: "a new UDP client per request, 20,000/s", unit: "exchange", perUnit: 1, udp: true,
-			main: mCPU, run: newClients(newService, 40_000)},
+			bounded: true, main: mCPU, run: newClients(newService, 40_000)},
 		{name: "udp-new-one", title: "the same, sessions end with the answer", unit: "exchange", perUnit: 1,
-			udp: true, one: true, main: mCPU, run: newClients(oneService, 40_000)},
+			udp: true, one: true, bounded: true, main: mCPU, run: newClients(oneService, 40_000)},
 		{name: "idle-3000", title: "3,000 idle connections", unit: "pair", fresh: true, rounds: 3, main: mPairRSS,
 			run: idle(func() int { return 3000 })},
 		{name: "idle-max", title: "as many idle connections as descriptors allow", unit: "pair", fresh: true,
@@ -254,7 +258,7 @@ func bulk(service string, op byte, work int) func(*bench, *target) (sample, erro
 func datagrams(n, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, udpService}]
-		fds, err := openUDP(i.addr(), n)
+		fds, err := openUDP(i.addrs(), n)
 		if err != nil {
 			return nil, err
 		}
@@ -267,10 +271,29 @@ func datagrams(n, work int) func(*bench, *target) (sample, error) {
 	}
 }
 
-func openUDP(addr netip.AddrPort, n int) ([]int, error) {
+// unconnected is datagrams with sockets that name the address with each datagram.
+func unconnected(n, work int) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		i := b.instances[place{t, udpService}]
+		var slots []slot
+		for id := range n {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return nil, err
+			}
+			defer unix.Close(fd)
+			to := i.addrs()[id%len(i.addrs())]
+			slots = append(slots, &datagramSlot{fd: fd, to: &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}})
+		}
+		return b.traffic(i, b.scaled(work), 1, slots)
+	}
+}
+
+// openUDP opens n UDP sockets, connected to the addresses in turn.
+func openUDP(addrs []netip.AddrPort, n int) ([]int, error) {
 	var fds []int
-	for range n {
-		fd, err := dial(unix.SOCK_DGRAM, addr, 0)
+	for id := range n {
+		fd, err := dial(unix.SOCK_DGRAM, addrs[id%len(addrs)], 0)
 		if err != nil {
 			closeAll(fds)
 			return nil, err
@@ -284,7 +307,7 @@ func openUDP(addr netip.AddrPort, n int) ([]int, error) {
 func oneWay(n, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, udpService}]
-		fds, err := openUDP(i.addr(), n)
+		fds, err := openUDP(i.addrs(), n)
 		if err != nil {
 			return nil, err
 		}
@@ -312,7 +335,7 @@ func newClients(name string, work int) func(*bench, *target) (sample, error) {
 		i := b.instances[place{t, name}]
 		slots := make([]slot, 256)
 		for id := range slots {
-			slots[id] = &newSlot{addr: i.addr()}
+			slots[id] = &newSlot{addr: i.addrs()[0]}
 		}
 		peak := watchDescriptors(i.group(), 50*time.Millisecond)
 		s, err := b.traffic(i, b.scaled(work), 1, slots)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -35,13 +36,9 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 		return nil, err
 	}
 	defer l.close()
-	pids, err := members(i.group())
-	if err != nil {
-		return nil, err
-	}
-	stop := b.profile(i, pids)
+	stop := b.profile(i)
 	defer stop()
-	before, err := usageOf(i.group())
+	before, err := b.usages(i)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +48,7 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 	}
 	elapsed := time.Since(began)
 	time.Sleep(settle)
-	after, err := usageOf(i.group())
+	after, err := b.usages(i)
 	if err != nil {
 		return nil, err
 	}
@@ -65,18 +62,39 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 		return nil, fmt.Errorf("nothing was done: %w", errOr(l.lastErr))
 	}
 	units := float64(l.done) / perUnit
-	return sample{
-		mCPU:       micros(after.cpu-before.cpu) / units,
-		mSchedstat: micros(after.schedstat-before.schedstat) / units,
-		mRate:      units / elapsed.Seconds(),
-		mP50:       l.latency.percentile(0.50) / 1e3,
-		mP99:       l.latency.percentile(0.99) / 1e3,
-		mErrors:    float64(l.errors),
-		mRSS:       float64(after.rss),
-		mPSS:       float64(after.pss),
-		mFDs:       float64(after.fds),
-		mThreads:   float64(after.threads),
-	}, nil
+	s := sample{
+		mMachine: micros(after.all-before.all) / units,
+		mRate:    units / elapsed.Seconds(),
+		mP50:     l.latency.percentile(0.50) / 1e3,
+		mP99:     l.latency.percentile(0.99) / 1e3,
+		mErrors:  float64(l.errors),
+	}
+	if i.process != nil {
+		s[mCPU] = micros(after.proxy.cpu-before.proxy.cpu) / units
+		s[mSchedstat] = micros(after.proxy.schedstat-before.proxy.schedstat) / units
+		s[mRSS], s[mPSS] = float64(after.proxy.rss), float64(after.proxy.pss)
+		s[mFDs], s[mThreads] = float64(after.proxy.fds), float64(after.proxy.threads)
+	}
+	return s, nil
+}
+
+// A usages is what all processes of a measurement use.
+type usages struct {
+	proxy usage
+	all   time.Duration // processor time of the load generator, the proxy and the backends
+}
+
+func (b *bench) usages(i *instance) (usages, error) {
+	proxy, err := i.usage()
+	if err != nil {
+		return usages{}, err
+	}
+	pids := []int{os.Getpid()}
+	for _, p := range b.backends.processes {
+		pids = append(pids, p.Pid())
+	}
+	others, err := cpuOf(pids)
+	return usages{proxy, proxy.cpu + others}, err
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

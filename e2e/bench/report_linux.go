@@ -14,6 +14,7 @@ func (rs results) markdown(w io.Writer, m machine) error {
 	var out bytes.Buffer
 	m.markdown(&out)
 	rs.traffic(&out)
+	rs.besideDirect(&out)
 	rs.floods(&out)
 	rs.idle(&out)
 	rs.starts(&out)
@@ -54,16 +55,37 @@ func (rs results) traffic(w io.Writer) {
 		}
 		if !titles {
 			titles = true
-			fmt.Fprintln(w, "\n| load | proxy | processor time | x | rate | x | p50 | p99 | x | resident | "+
+			fmt.Fprintln(w, "\n| load | proxy | processor time | x | machine | rate | x | p50 | p99 | x | resident | "+
 				"descriptors | errors |")
-			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 		}
-		fmt.Fprintf(w, "| %s | %s | %s/%s | %s | %s/s | %s | %s | %s | %s | %s | %s | %s |\n", r.load.title,
+		fmt.Fprintf(w, "| %s | %s | %s/%s | %s | %s | %s/s | %s | %s | %s | %s | %s | %s | %s |\n", r.load.title,
 			r.target.name,
-			duration(r.median(mCPU)), r.load.unit, factor(rs.ratio(r, mCPU)),
+			duration(r.median(mCPU)), r.load.unit, factor(rs.ratio(r, mCPU)), duration(r.median(mMachine)),
 			amount(r.median(mRate)), factor(rs.ratio(r, mRate)),
 			duration(r.median(mP50)), duration(r.median(mP99)), factor(rs.ratio(r, mP99)),
 			size(r.median(mRSS)), amount(r.median(mFDs)), amount(total(r.values(mErrors))))
+	}
+}
+
+// besideDirect compares all targets with connections without a proxy, where those were measured.
+func (rs results) besideDirect(w io.Writer) {
+	titles := false
+	for _, r := range rs {
+		direct := rs.find(r.load, directTarget)
+		if r.load.main != mCPU || direct == nil || direct == r {
+			continue
+		}
+		if !titles {
+			titles = true
+			fmt.Fprintln(w, "\n| load, without a proxy = 1 | proxy | rate | p50 | p99 | machine | machine, lictor = 1 |")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|")
+		}
+		fmt.Fprintf(w, "| %s | %s |", r.load.title, r.target.name)
+		for _, metric := range []string{mRate, mP50, mP99, mMachine} {
+			fmt.Fprintf(w, " %s |", factor(rs.ratioTo(r, metric, directTarget)))
+		}
+		fmt.Fprintf(w, " %s |\n", factor(rs.ratioTo(r, mMachine, lictorTarget)))
 	}
 }
 

@@ -15,11 +15,14 @@ import (
 func someResults() results {
 	l := &load{name: "a", title: "a <load>", unit: "request", main: mCPU}
 	return results{
-		{load: l, target: &target{name: "lictor"},
-			samples: []sample{{mCPU: 5, mErrors: 0}, {mCPU: 20, mErrors: 1}, {mCPU: 6, mErrors: 0}}},
+		{load: l, target: &target{name: lictorTarget},
+			samples: []sample{{mCPU: 5, mErrors: 0, mMachine: 40}, {mCPU: 20, mErrors: 1, mMachine: 50},
+				{mCPU: 6, mErrors: 0, mMachine: 60}}},
 		{load: l, target: &target{name: "haproxy"},
 			samples: []sample{{mCPU: 10, mErrors: 0}, {mCPU: 20, mErrors: 0}, {mCPU: 12, mErrors: 0}}},
 		{load: l, target: &target{name: "broken"}, samples: []sample{missing(), missing(), missing()}},
+		{load: l, target: &target{name: directTarget},
+			samples: []sample{{mErrors: 0, mMachine: 20}, {mErrors: 0, mMachine: 20}, {mErrors: 0, mMachine: 20}}},
 	}
 }
 
@@ -32,7 +35,8 @@ func TestMarkdown(t *testing.T) {
 	for _, want := range []string{
 		"a processor",
 		"Not to be had: nginx: not installed",
-		"| a <load> | lictor | 6.0 us/request | 0.50 |",
+		"| a <load> | lictor | 6.0 us/request | 0.50 | 50.0 us |",
+		"| a <load> | lictor | - | - | - | 2.50 | 1.00 |",
 		"| a <load> | haproxy | 12.0 us/request | 1.00 |",
 		"| a <load> | broken | -/request | - |",
 	} {
@@ -57,7 +61,7 @@ func TestJSONHasNullForWhatIsMissing(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Results) != 3 || len(got.Results[0].Rounds) != 3 || *got.Results[0].Medians[mCPU] != 6 {
+	if len(got.Results) != 4 || len(got.Results[0].Rounds) != 3 || *got.Results[0].Medians[mCPU] != 6 {
 		t.Errorf("got %s", out.String())
 	}
 	if v, ok := got.Results[2].Medians[mErrors]; !ok || v != nil {
@@ -84,7 +88,7 @@ func TestSVGIsWellFormed(t *testing.T) {
 			rects++
 		}
 	}
-	if rects != 5 { // three in the legend, and a bar for each target that has figures
+	if rects != 6 { // four in the legend, and a bar for each target that has figures
 		t.Errorf("got %d rectangles, want 5", rects)
 	}
 }

@@ -41,7 +41,12 @@ func (rs results) find(l *load, target string) *result {
 
 // ratio returns the ratio of a metric to that of the load's baseline.
 func (rs results) ratio(r *result, metric string) float64 {
-	base := rs.find(r.load, r.load.baseline())
+	return rs.ratioTo(r, metric, r.load.baseline())
+}
+
+// ratioTo returns the ratio of a metric to that of another target.
+func (rs results) ratioTo(r *result, metric, target string) float64 {
+	base := rs.find(r.load, target)
 	if base == nil {
 		return math.NaN()
 	}

@@ -45,12 +45,17 @@ func acceptAll(ctx context.Context, b *backend, l net.Listener) {
 // Every kind of slot works directly against a backend, and counts its work.
 func TestSlotsDoTheirWork(t *testing.T) {
 	b, addr := ownBackend(t)
+	free, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(free)
 	tcp, err := open([]netip.AddrPort{addr}, 6)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeAll(tcp)
-	udp, err := openUDP(addr, 2)
+	udp, err := openUDP([]netip.AddrPort{addr}, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +72,8 @@ func TestSlotsDoTheirWork(t *testing.T) {
 		{"bulk up", 8, 0, []slot{&bulkSlot{fd: tcp[4], op: opUp, share: 8}}},
 		{"bulk down", 8, 0, []slot{&bulkSlot{fd: tcp[5], op: opDown, share: 8}}},
 		{"datagrams", 300, 0, []slot{&datagramSlot{fd: udp[0]}}},
+		{"datagrams with an address", 300, 0, []slot{&datagramSlot{fd: free, to: &unix.SockaddrInet4{
+			Addr: addr.Addr().As4(), Port: int(addr.Port())}}}},
 		{"new clients", 100, 5000, []slot{&newSlot{addr: addr}, &newSlot{addr: addr}}},
 	} {
 		l, err := newLoop(test.work)

@@ -11,6 +11,7 @@ import (
 // A datagramSlot sends requests from one UDP socket and waits for each answer.
 type datagramSlot struct {
 	fd int
+	to *unix.SockaddrInet4 // of each datagram; nil: the socket is connected
 
 	sequence uint64
 	busy     bool
@@ -41,7 +42,7 @@ func (s *datagramSlot) send(l *loop) {
 		s.sequence++
 		binary.BigEndian.PutUint64(s.request[sequenceAt:], s.sequence)
 		s.began = time.Now()
-		_, err := unix.Write(s.fd, s.request)
+		err := s.write()
 		if err == nil {
 			return
 		}
@@ -49,8 +50,16 @@ func (s *datagramSlot) send(l *loop) {
 	}
 }
 
+func (s *datagramSlot) write() error {
+	if s.to != nil {
+		return unix.Sendto(s.fd, s.request, 0, s.to)
+	}
+	_, err := unix.Write(s.fd, s.request)
+	return err
+}
+
 func (s *datagramSlot) ready(l *loop, _ uint32) {
-	n, err := unix.Read(s.fd, l.buf)
+	n, err := s.read(l.buf)
 	switch {
 	case !s.busy || err != nil && again(err):
 	case err != nil:
@@ -60,6 +69,15 @@ func (s *datagramSlot) ready(l *loop, _ uint32) {
 		l.success(s.began)
 		s.send(l)
 	}
+}
+
+// read also takes the address of the sender if the socket is not connected, as clients do that check it.
+func (s *datagramSlot) read(buf []byte) (int, error) {
+	if s.to == nil {
+		return unix.Read(s.fd, buf)
+	}
+	n, _, err := unix.Recvfrom(s.fd, buf, 0)
+	return n, err
 }
 
 func (s *datagramSlot) tick(l *loop, now time.Time) {

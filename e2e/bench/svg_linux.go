@@ -21,7 +21,7 @@ const (
 
 // barColours are visible on white and on black.
 var barColours = map[string]string{
-	"lictor": "#2f7ed8", "lictor-portable": "#8ab8ea", "haproxy": "#9a9a9a", "haproxy-splice": "#bdbdbd",
+	lictorTarget: "#2f7ed8", "lictor-portable": "#8ab8ea", "haproxy": "#9a9a9a", "haproxy-splice": "#bdbdbd",
 	"nginx": "#d98c3f",
 }
 

@@ -30,16 +30,23 @@ type target struct {
 	tls       bool // can speak TLS with clients
 	mesh      bool // can speak the TLS of the mesh with endpoints
 	meshOnly  bool // can do nothing else
+	plain     bool // can only serve TCP and UDP without any option of a service
 	adapt     func(*plan)
-	command   func(*plan) ([]string, error)
-	why       string // why it is not available; empty if it is
+	command   func(*plan) ([]string, error) // nil: no proxy; clients use the endpoints themselves
+	why       string                        // why it is not available; empty if it is
 }
+
+// Names of targets that others are compared with.
+const (
+	lictorTarget = "lictor"
+	directTarget = "direct"
+)
 
 // An instance is a running target.
 type instance struct {
 	target  *target
 	plan    *plan
-	process *testproc.Process
+	process *testproc.Process // nil without a proxy
 	log     *testproc.Log
 	exec    time.Time // start time
 }
@@ -68,13 +75,14 @@ func targets(o *options) ([]*target, error) {
 			"-service", meshIdentity, "-upstream", meshService + ":" + p.Listen()}, err
 	}
 	all := []*target{
-		{name: "lictor", udp: true, command: run},
+		{name: lictorTarget, udp: true, command: run},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
 		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, mesh: true, unix: true,
 			command: haproxy},
 		{name: "haproxy-splice", sni: true, unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
 		{name: "consul-proxy", mesh: true, meshOnly: true, command: sidecar},
 		{name: "nginx", udp: true, responses: true, accepts: true, sni: true, unix: true, command: nginx},
+		{name: directTarget, udp: true, plain: true},
 	}
 	for _, text := range o.peers {
 		name, command, ok := strings.Cut(text, "=")
@@ -111,7 +119,8 @@ func targets(o *options) ([]*target, error) {
 func (t *target) serves(s service) bool {
 	return (s.Protocol != "udp" || t.udp) && (s.Responses == 0 || t.responses) && (!s.SendProxy || t.sends) &&
 		(!s.AcceptProxy || t.accepts) && (!s.UnixClients && !s.UnixEndpoints || t.unix) &&
-		(!s.SNI || t.sni) && (!s.TLS || t.tls) && (!s.Mesh || t.mesh) && (s.Mesh || !t.meshOnly)
+		(!s.SNI || t.sni) && (!s.TLS || t.tls) && (!s.Mesh || t.mesh) && (s.Mesh || !t.meshOnly) &&
+		(s.MaxSessions == 0 || !t.plain)
 }
 
 // custom returns the command of a peer that a flag names.
@@ -133,6 +142,9 @@ func locate(name string) string {
 
 // unavailable returns why a target is not available, or "".
 func (t *target) unavailable() string {
+	if t.command == nil {
+		return ""
+	}
 	if strings.HasPrefix(t.name, "lictor") {
 		return t.refuses(func(*plan) {})
 	}
@@ -203,6 +215,9 @@ func (t *target) start(p plan, pins pinning, files string) (*instance, error) {
 		t.adapt(&p)
 	}
 	i := &instance{target: t, plan: &p, log: &testproc.Log{}}
+	if t.command == nil {
+		return i, nil
+	}
 	argv, err := t.command(&p)
 	if err == nil {
 		cmd := exec.Command(argv[0], argv[1:]...)
@@ -227,11 +242,11 @@ func (i *instance) ready() error {
 	defer cancel()
 	for _, s := range []int{0, len(i.plan.Services) - 1} {
 		err := testproc.Poll(ctx, func() error {
-			if !i.process.Running() {
+			if i.process != nil && !i.process.Running() {
 				cancel()
 				return fmt.Errorf("it ended: %s", i.log.Tail(5))
 			}
-			return i.probe(i.plan.Services[s])
+			return i.probe(i.plan.Services[s], i.addrs()[s])
 		})
 		if err != nil {
 			return fmt.Errorf("%s is not ready: %w", i.target.name, err)
@@ -240,13 +255,13 @@ func (i *instance) ready() error {
 	return nil
 }
 
-// probe makes one request to a service.
-func (i *instance) probe(s service) error {
-	network, addr := s.Protocol, s.Listen.String()
+// probe makes one request to a service at addr.
+func (i *instance) probe(s service, addr netip.AddrPort) error {
+	network, to := s.Protocol, addr.String()
 	if s.UnixClients {
-		network, addr = "unix", i.plan.Path(s)
+		network, to = "unix", i.plan.Path(s)
 	}
-	c, err := net.DialTimeout(network, addr, time.Second)
+	c, err := net.DialTimeout(network, to, time.Second)
 	if err != nil {
 		return err
 	}
@@ -271,9 +286,16 @@ func (i *instance) probe(s service) error {
 	return err
 }
 
-// addrs returns the listen addresses of all services.
+// addrs returns the addresses that clients use in turn: where each service listens, or the endpoints of the first
+// service if there is no proxy.
 func (i *instance) addrs() []netip.AddrPort {
 	var all []netip.AddrPort
+	if i.process == nil {
+		for _, e := range i.plan.Endpoints() {
+			all = append(all, netip.MustParseAddrPort(e))
+		}
+		return all
+	}
 	for _, s := range i.plan.Services {
 		all = append(all, s.Listen)
 	}
@@ -288,16 +310,31 @@ func (i *instance) open(n int) ([]int, error) {
 	return open(i.addrs(), n)
 }
 
-// addr returns the listen address of the first service.
-func (i *instance) addr() netip.AddrPort { return i.plan.Services[0].Listen }
-
 // discard removes a folder. It ignores errors, because leftovers in the temporary folder do no harm.
 func discard(dir string) { _ = os.RemoveAll(dir) }
 
-func (i *instance) group() int { return i.process.Pid() }
+// group returns the process group of the proxy, or zero without one.
+func (i *instance) group() int {
+	if i.process == nil {
+		return 0
+	}
+	return i.process.Pid()
+}
+
+// usage measures the proxy. Without one it is zero.
+func (i *instance) usage() (usage, error) {
+	if i.process == nil {
+		return usage{}, nil
+	}
+	return usageOf(i.group())
+}
 
 // stop ends the process group. It sends SIGTERM first, so that a master process can stop its workers.
 func (i *instance) stop() {
+	if i.process == nil {
+		discard(i.plan.Dir)
+		return
+	}
 	pids, err := members(i.group())
 	i.process.Stop(syscall.SIGTERM, time.Second)
 	for _, pid := range pids {

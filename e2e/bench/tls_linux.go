@@ -100,7 +100,7 @@ func request(c net.Conn, op byte, size int64, answer int, buf []byte) error {
 func (b *bench) openTLS(i *instance, n int) ([]*tls.Conn, error) {
 	var all []*tls.Conn
 	for range n {
-		c, err := b.authority.dial(i.addr(), b.authority.config(false))
+		c, err := b.authority.dial(i.addrs()[0], b.authority.config(false))
 		if err == nil {
 			err = request(c, opEcho, 0, messageSize, make([]byte, messageSize))
 		}
