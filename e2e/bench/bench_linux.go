@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/testcgroup"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -42,6 +44,11 @@ func newBench(o *options) (*bench, error) {
 	}
 	b := &bench{options: o, instances: map[place]*instance{}, began: time.Now()}
 	for _, t := range all {
+		if t.kernel && t.why == "" && o.targets.MatchString(t.name) {
+			if o.cgroup, err = testcgroup.New(); err != nil {
+				t.why = err.Error()
+			}
+		}
 		switch {
 		case !o.targets.MatchString(t.name):
 		case t.why != "":
@@ -61,6 +68,9 @@ func newBench(o *options) (*bench, error) {
 	}
 	if b.guard, err = startGuard(); err != nil {
 		return nil, err
+	}
+	if o.cgroup != nil {
+		b.guard.addCgroup(o.cgroup.Name)
 	}
 	if b.authority, err = newAuthority(b.guard.dir); err != nil {
 		b.guard.stop()
@@ -94,7 +104,24 @@ func (b *bench) close() {
 	}
 	b.backends.stop()
 	b.mesh.stop()
+	if b.options.cgroup != nil {
+		if err := b.options.cgroup.Remove(); err != nil {
+			b.say("%v", err)
+		}
+	}
 	b.guard.stop()
+}
+
+// as makes f a client of a target: of a kernel path in its control group, and of anything else outside of it.
+func (b *bench) as(t *target, f func() (sample, error)) (sample, error) {
+	if !t.kernel {
+		return f()
+	}
+	if err := b.options.cgroup.Enter(); err != nil {
+		return nil, err
+	}
+	s, err := f()
+	return s, errors.Join(err, b.options.cgroup.Leave())
 }
 
 // say prints the progress to stderr.

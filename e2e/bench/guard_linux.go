@@ -6,14 +6,17 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/lictor-proxy/lictor/internal/testcgroup"
 )
 
 // A guard is a process that cleans up after this one. Direct children of this process die with it, but their children
 // (such as nginx's workers) do not. When the pipe to the guard closes, the guard kills the process groups that it knows
-// and removes the folder of their files.
+// and removes the folder of their files, and a control group.
 type guard struct {
 	dir  string // folder for files
 	cmd  *exec.Cmd
@@ -43,6 +46,9 @@ func (g *guard) add(group int) { fmt.Fprintln(g.pipe, group) }
 // remove makes the guard forget a process group that has ended.
 func (g *guard) remove(group int) { fmt.Fprintln(g.pipe, -group) }
 
+// addCgroup makes the guard remove a control group in the end.
+func (g *guard) addCgroup(name string) { fmt.Fprintln(g.pipe, name) }
+
 // stop ends the guard, which first kills the groups that it still knows.
 func (g *guard) stop() {
 	g.pipe.Close()
@@ -53,8 +59,13 @@ func (g *guard) stop() {
 func serveGuard(in io.Reader, dir string) error {
 	defer discard(dir)
 	groups := map[int]bool{}
+	cgroup := ""
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
+		if filepath.IsAbs(lines.Text()) {
+			cgroup = lines.Text()
+			continue
+		}
 		group, err := strconv.Atoi(strings.TrimSpace(lines.Text()))
 		switch {
 		case err != nil:
@@ -67,6 +78,9 @@ func serveGuard(in io.Reader, dir string) error {
 	}
 	for group := range groups {
 		_ = syscall.Kill(-group, syscall.SIGKILL) // the group has usually ended already
+	}
+	if cgroup != "" {
+		return testcgroup.Remove(cgroup)
 	}
 	return nil
 }

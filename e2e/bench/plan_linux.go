@@ -19,12 +19,16 @@ var peers embed.FS
 // A plan says what a proxy is to serve. The templates of the configurations use it.
 type plan struct {
 	Services []service
-	Portable bool   // use Lictor's portable engine
-	Splice   bool   // set HAProxy's splice options
-	Consul   string // agent for Lictor's services without endpoints
-	Dir      string // folder for the files of the process
-	TLS      tlsFiles
-	Mesh     meshFiles
+	Portable bool // use Lictor's portable engine
+	Splice   bool // set HAProxy's splice options
+
+	KernelPath string // Lictor's kernel_path; empty: its default
+	Cgroup     string // control group of the clients of the kernel path; empty: all
+
+	Consul string // agent for Lictor's services without endpoints
+	Dir    string // folder for the files of the process
+	TLS    tlsFiles
+	Mesh   meshFiles
 
 	Pairs       int // open connections at a time, with a reserve
 	Workers     int // number of processors of the proxy

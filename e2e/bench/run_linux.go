@@ -112,7 +112,7 @@ func (b *bench) round(l *load, round int, all results) {
 			continue
 		}
 		time.Sleep(settle)
-		s, err := l.run(b, t)
+		s, err := b.as(t, func() (sample, error) { return l.run(b, t) })
 		if err != nil {
 			b.say("  %s on %s: %v", l.name, t.name, err)
 			s = missing()

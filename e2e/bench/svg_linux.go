@@ -21,8 +21,8 @@ const (
 
 // barColours are visible on white and on black.
 var barColours = map[string]string{
-	lictorTarget: "#2f7ed8", "lictor-portable": "#8ab8ea", "haproxy": "#9a9a9a", "haproxy-splice": "#bdbdbd",
-	"nginx": "#d98c3f",
+	lictorTarget: "#2f7ed8", kernelTarget: "#1b9e77", "lictor-portable": "#8ab8ea", "haproxy": "#9a9a9a",
+	"haproxy-splice": "#bdbdbd", "nginx": "#d98c3f",
 }
 
 const otherColour = "#a678b8"

@@ -31,6 +31,7 @@ type target struct {
 	mesh      bool // can speak the TLS of the mesh with endpoints
 	meshOnly  bool // can do nothing else
 	plain     bool // can only serve TCP and UDP without any option of a service
+	kernel    bool // acts on clients in the control group only
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error) // nil: no proxy; clients use the endpoints themselves
 	why       string                        // why it is not available; empty if it is
@@ -40,6 +41,7 @@ type target struct {
 const (
 	lictorTarget = "lictor"
 	directTarget = "direct"
+	kernelTarget = "lictor-kernel"
 )
 
 // An instance is a running target.
@@ -76,6 +78,12 @@ func targets(o *options) ([]*target, error) {
 	}
 	all := []*target{
 		{name: lictorTarget, udp: true, command: run},
+		{name: kernelTarget, udp: true, plain: true, kernel: true, command: run, adapt: func(p *plan) {
+			p.KernelPath = "on"
+			if o.cgroup != nil {
+				p.Cgroup = o.cgroup.Name
+			}
+		}},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
 		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, mesh: true, unix: true,
 			command: haproxy},

@@ -3,6 +3,12 @@ log_level = "warn"
 {{- if .Portable}}
 engine = "portable"
 {{- end}}
+{{- if .KernelPath}}
+kernel_path = "{{.KernelPath}}"
+{{- end}}
+{{- if .Cgroup}}
+kernel_path_cgroup = "{{.Cgroup}}"
+{{- end}}
 {{- if .Consul}}
 consul { address = "{{.Consul}}" }
 {{- end}}
