@@ -272,7 +272,7 @@ func (b *bench) profile(i *instance) (stop func()) {
 func (l *load) suits(t *target) bool {
 	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts) &&
 		(!l.unix || t.unix) && (!l.sni || t.sni) && (!l.tls || t.tls) && (!l.mesh || t.mesh) &&
-		(l.mesh || !t.meshOnly) && (!l.bounded && !l.fresh || !t.plain)
+		(l.mesh || !t.meshOnly) && (!l.kernel || t.kernel) && (!l.bounded && !l.fresh || !t.plain)
 }
 
 // baseline returns the name of the target that the others are compared with.

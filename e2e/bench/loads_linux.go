@@ -29,6 +29,7 @@ type load struct {
 	tls      bool // needs TLS with clients
 	mesh     bool // needs the TLS of Consul's mesh with endpoints
 	bounded  bool // needs a limit of UDP sessions
+	kernel   bool // needs a kernel path, and uses its control group itself
 	fullOnly bool // left out of a quick run
 	fresh    bool // each measurement needs a new process
 	rounds   int  // largest number of rounds; zero: all
@@ -57,6 +58,7 @@ const (
 	mPairs     = "pairs"            // number of idle pairs
 	mIdleCPU   = "idle_cpu_us"      // processor time per second with all pairs idle
 	mOpen      = "open_us"          // from the start of the process until all listeners are open
+	mAdded     = "added_us"         // processor time that a kernel path adds to what others do
 	mThreads   = "threads"          //
 	mP99Ratio  = "p99_ratio"        // p99 of the load during a flood, against p99 before it
 	gigabyte   = 1e9 / float64(mib) // in MiB
@@ -133,6 +135,13 @@ func loads() []*load {
 			rounds: 2, fullOnly: true, main: mPairRSS, run: idle(mostPairs)},
 		{name: "start-1000", title: "start with 1,000 services", fresh: true, rounds: 3, main: mOpen,
 			run: startServices(1000)},
+		{name: "elsewhere-connect", title: "a connection elsewhere on the host, 1,000 services", kernel: true, rounds: 3,
+			main: mAdded, run: elsewhere(40_000, func() []service { return append(webs(1000), datagramService()) },
+				func() stranger { return &connector{} })},
+		{name: "elsewhere-datagram", title: "a datagram elsewhere on the host, sent and received, 1,000 services",
+			kernel: true, rounds: 3, main: mAdded,
+			run: elsewhere(200_000, func() []service { return append(webs(1000), datagramService()) },
+				func() stranger { return &sender{} })},
 	}
 }
 

@@ -18,6 +18,7 @@ func (rs results) markdown(w io.Writer, m machine) error {
 	rs.floods(&out)
 	rs.idle(&out)
 	rs.starts(&out)
+	rs.added(&out)
 	_, err := w.Write(out.Bytes())
 	return err
 }
@@ -142,6 +143,21 @@ func (rs results) starts(w io.Writer) {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", r.load.title, r.target.name,
 			duration(r.median(mOpen)), factor(rs.ratio(r, mOpen)),
 			size(r.median(mRSS)), size(r.median(mPSS)), amount(r.median(mFDs)))
+	}
+}
+
+// added reports what a kernel path costs those who do not use it.
+func (rs results) added(w io.Writer) {
+	titles := false
+	for _, r := range rs {
+		if r.load.main != mAdded {
+			continue
+		}
+		if !titles {
+			titles = true
+			fmt.Fprintln(w, "\n| what a kernel path adds to | proxy | processor time |\n|---|---|--:|")
+		}
+		fmt.Fprintf(w, "| %s | %s | %.2f us |\n", r.load.title, r.target.name, r.median(mAdded))
 	}
 }
 

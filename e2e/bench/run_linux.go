@@ -102,6 +102,14 @@ func (b *bench) roundsOf(l *load) int {
 	return l.rounds
 }
 
+// sample runs a load once on a target.
+func (b *bench) sample(l *load, t *target) (sample, error) {
+	if l.kernel {
+		return l.run(b, t)
+	}
+	return b.as(t, func() (sample, error) { return l.run(b, t) })
+}
+
 // round runs a load once on each target. Each round begins with another target.
 func (b *bench) round(l *load, round int, all results) {
 	b.options.current = l.name
@@ -112,7 +120,7 @@ func (b *bench) round(l *load, round int, all results) {
 			continue
 		}
 		time.Sleep(settle)
-		s, err := b.as(t, func() (sample, error) { return l.run(b, t) })
+		s, err := b.sample(l, t)
 		if err != nil {
 			b.say("  %s on %s: %v", l.name, t.name, err)
 			s = missing()

@@ -70,6 +70,8 @@ func measureOf(l *load) string {
 	switch l.main {
 	case mPairRSS:
 		return "resident memory a pair"
+	case mAdded:
+		return "processor time added"
 	case mOpen:
 		return "time until all listeners are open"
 	}
