@@ -235,30 +235,43 @@ func (silent) askLeaf(ctx context.Context, _ string, _ question) (leaf, uint64, 
 // serve returns the address of a TLS server that greets each client, and the states of its handshakes.
 func serve(t testing.TB, c *tls.Config) (address string, shaken <-chan tls.ConnectionState) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", c)
+	states := make(chan tls.ConnectionState, 100)
+	address = serveEach(t, func(c *tls.Conn) {
+		if c.Handshake() == nil {
+			states <- c.ConnectionState()
+		}
+	}, func() *tls.Config { return c })
+	return address, states
+}
+
+// serveEach returns the address of a TLS server that greets each client after a call of shake, with the configuration
+// that config returns for the client.
+func serveEach(t testing.TB, shake func(*tls.Conn), config func() *tls.Config) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	states := make(chan tls.ConnectionState, 100)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
-			conn, err := l.Accept()
+			plain, err := l.Accept()
 			if err != nil {
 				return
 			}
 			serving.Go(func() {
+				conn := tls.Server(plain, config())
 				defer conn.Close()
 				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				shake(conn)
 				if _, err := conn.Write([]byte("hello\n")); err == nil {
-					states <- conn.(*tls.Conn).ConnectionState()
 					_, _ = conn.Read(make([]byte, 1)) // until the client has left
 				}
 			})
 		}
 	})
 	t.Cleanup(func() { _ = l.Close(); serving.Wait() })
-	return l.Addr().String(), states
+	return l.Addr().String()
 }
 
 // serverConfig returns the configuration of an endpoint with this certificate.

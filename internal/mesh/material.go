@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -71,12 +70,13 @@ func (r *roots) active() Root {
 // A leaf is the certificate of an identity, with its key. It does not change. It has no parsed certificate, which would
 // take some kilobytes for each identity.
 type leaf struct {
-	pair     tls.Certificate
-	uri      string // the SPIFFE ID
-	domain   string // the trust domain, in lower case
-	serial   string
-	from, to time.Time
-	received time.Time
+	pair      tls.Certificate
+	uri       string // the SPIFFE ID
+	domain    string // the trust domain, in lower case
+	partition string
+	serial    string
+	from, to  time.Time
+	received  time.Time
 }
 
 // newLeaf returns the certificate for the identity called name. It returns an error if the certificate and the key do
@@ -104,9 +104,11 @@ func newLeaf(name string, certPEM, keyPEM []byte, received time.Time) (leaf, err
 	if err != nil {
 		return leaf{}, err
 	}
-	if l.domain = id.domain; !strings.HasSuffix(id.path, "/svc/"+url.PathEscape(name)) {
+	service, is := serviceOf(id)
+	if !is || service.Service != name {
 		return leaf{}, fmt.Errorf("its certificate is for %q", l.uri)
 	}
+	l.domain, l.partition = service.TrustDomain, service.Partition
 	return l, nil
 }
 

@@ -3,7 +3,6 @@ package mesh
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -11,8 +10,23 @@ import (
 	"time"
 )
 
-// maxChain limits how many certificates an endpoint may show. The chains of Consul's own authorities are shorter.
+// maxChain limits how many certificates a peer may show. The chains of Consul's own authorities are shorter.
 const maxChain = 10
+
+// A role is what a peer is in a handshake: the usage that its certificate must be for.
+type role x509.ExtKeyUsage
+
+const (
+	asEndpoint = role(x509.ExtKeyUsageServerAuth)
+	asClient   = role(x509.ExtKeyUsageClientAuth)
+)
+
+func (r role) String() string {
+	if r == asClient {
+		return "client"
+	}
+	return "endpoint"
+}
 
 // An IdentityError says that an endpoint has a certificate of the mesh, but is not who it should be.
 type IdentityError struct {
@@ -47,18 +61,16 @@ type trusted struct {
 	from, to time.Time
 }
 
+// holds reports whether the certificate still counts as verified with r at now.
+func (t *trusted) holds(r *roots, now time.Time) bool {
+	return t.roots == r && !now.Before(t.from) && !now.After(t.to)
+}
+
 // verify is for tls.Config.VerifyConnection. It verifies resumed sessions too, with the authorities of now. An error
 // wraps a *tls.CertificateVerificationError, as those of crypto/tls itself do.
 func (v *verifier) verify(state tls.ConnectionState) error {
-	now, chain, c := time.Now(), state.PeerCertificates, v.identity.current.Load()
-	switch {
-	case len(chain) == 0:
-		return unverified(chain, errors.New("the endpoint has shown none"))
-	case len(chain) > maxChain:
-		return unverified(chain, fmt.Errorf("the endpoint has shown a chain of %d certificates, "+
-			"at most %d are accepted", len(chain), maxChain))
-	}
-	if err := v.trust(chain, c.roots, now); err != nil {
+	chain, c := state.PeerCertificates, v.identity.current.Load()
+	if err := v.trust(chain, c.roots, time.Now()); err != nil {
 		return err
 	}
 	want, got := id{c.roots.domain, v.path}, chain[0].URIs
@@ -74,30 +86,47 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 	return unverified(chain, e)
 }
 
-// unverified returns the error for an endpoint that has shown chain and is refused because of err.
+// unverified returns the error for a peer that has shown chain and is refused because of err.
 func unverified(chain []*x509.Certificate, err error) error {
 	return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
 }
 
 // trust verifies the chain of an endpoint. A certificate that has just been verified is not verified again.
 func (v *verifier) trust(chain []*x509.Certificate, r *roots, now time.Time) error {
-	if t := v.trusted.Load(); t != nil && t.roots == r && !now.Before(t.from) && !now.After(t.to) &&
-		string(t.raw) == string(chain[0].Raw) {
+	if t := v.trusted.Load(); t != nil && len(chain) > 0 && t.holds(r, now) && string(t.raw) == string(chain[0].Raw) {
 		return nil
+	}
+	t, err := asEndpoint.verify(chain, r, now)
+	if err != nil {
+		return err
+	}
+	t.raw = chain[0].Raw
+	v.trusted.Store(&t)
+	return nil
+}
+
+// verify verifies the chain of a peer in this role with the authorities r. It does not look at who the peer is.
+func (p role) verify(chain []*x509.Certificate, r *roots, now time.Time) (trusted, error) {
+	switch {
+	case len(chain) == 0:
+		return trusted{}, unverified(chain, fmt.Errorf("the %v has shown none", p))
+	case len(chain) > maxChain:
+		return trusted{}, unverified(chain, fmt.Errorf("the %v has shown a chain of %d certificates, "+
+			"at most %d are accepted", p, len(chain), maxChain))
 	}
 	options := x509.VerifyOptions{
 		Roots: r.pool, Intermediates: x509.NewCertPool(), CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsage(p)},
 	}
 	for _, cert := range chain[1:] {
 		options.Intermediates.AddCert(cert)
 	}
 	found, err := chain[0].Verify(options)
 	if err != nil {
-		return fmt.Errorf("the endpoint, which says that it is %s, cannot be verified: %w", claims(chain[0]),
+		return trusted{}, fmt.Errorf("the %v, which says that it is %s, cannot be verified: %w", p, claims(chain[0]),
 			unverified(chain, err))
 	}
-	t := &trusted{raw: chain[0].Raw, roots: r, from: chain[0].NotBefore, to: chain[0].NotAfter}
+	t := trusted{roots: r, from: chain[0].NotBefore, to: chain[0].NotAfter}
 	for _, cert := range found[0] {
 		if cert.NotBefore.After(t.from) {
 			t.from = cert.NotBefore
@@ -106,8 +135,7 @@ func (v *verifier) trust(chain []*x509.Certificate, r *roots, now time.Time) err
 			t.to = cert.NotAfter
 		}
 	}
-	v.trusted.Store(t)
-	return nil
+	return t, nil
 }
 
 // claims returns who a certificate says that it is for.
