@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/allowance"
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
@@ -22,15 +23,17 @@ const (
 	firstLimit = 30 * time.Second
 
 	// Over plain HTTP and Unix sockets each question takes a connection, and an agent allows a host 200 of them. The
-	// Store takes at most eight: one for the authorities, and these.
-	urgentWidth = 4 // for questions without an index
-	maxTurns    = 3 // for questions that wait
+	// Store takes at most eight for certificates, one of them for the authorities, and twenty for intentions.
+	urgentWidth = 4  // for questions without an index, of either
+	maxTurns    = 3  // for questions for certificates that wait
+	ruleTurns   = 16 // for questions for intentions that wait
 
 	// urgentWidthHTTP2 is how many questions without an index run at once over HTTP/2, where a connection carries many.
 	// Consul signs 50 certificates a second, and refuses what would have to wait for more than half a second.
 	urgentWidthHTTP2 = 16
 
-	// If there are more identities than turns, each identity asks every roundTime. A turn takes minTurn at least.
+	// If there are more identities than turns, each identity asks every roundTime, and so does each destination. A turn
+	// takes minTurn at least.
 	roundTime = 30 * time.Second
 	minTurn   = 20 * time.Millisecond
 
@@ -48,9 +51,22 @@ const (
 
 	// tooSoon is the pause after an answer that came sooner than that. It bounds how often a broken agent is asked.
 	tooSoon = time.Second
+
+	// Intentions may change often for a while, and each change counts at once: newsAtOnce answers that came too soon
+	// and say something new cause no pause. After that, each second one causes a pause of newsEvery.
+	newsAtOnce = 100
+	newsEvery  = 20 * time.Millisecond
 )
 
-// A subject is what a follower asks about: the authorities, or the certificate of an identity.
+// A lane is what followers share so that they do not take too many connections to the agent.
+type lane struct {
+	urgent chan struct{} // has an element for each question without an index
+	turns  chan struct{} // has an element for each question that waits on a connection of its own
+	prompt bool          // what is new must be known at once, however often it changes
+}
+
+// A subject is what a follower asks about: the authorities, the certificate of an identity, or the intentions of a
+// destination.
 type subject interface {
 	// ask asks a question.
 	ask(ctx context.Context, q question) (news, uint64, error)
@@ -58,13 +74,16 @@ type subject interface {
 	// failed says that a question had no answer that can be used.
 	failed(err error)
 
-	// crowd returns how many followers share the turns; zero if this one needs no turn.
-	crowd() int
+	// lane returns the lane of the follower, and how many share it; nil if the follower shares nothing.
+	lane() (*lane, int)
 }
 
 // News is an answer. use puts it in use, if it differs from what is in use. Held says that Consul held the question,
-// and had nothing against it. use reports whether the trouble is over, if there was one.
-type news interface{ use(held bool) (over bool) }
+// and had nothing against it. use reports whether the trouble is over, if there was one, and whether the answer differs
+// from what was in use.
+type news interface {
+	use(held bool) (over, isNew bool)
+}
 
 // follow asks about a subject until ctx ends. After an error, what was known stays in use.
 func (s *Store) follow(ctx context.Context, about subject) {
@@ -86,7 +105,8 @@ type follower struct {
 	index   uint64        // of the answer in use; zero: ask anew
 	longest time.Duration // how long Consul may hold a question
 	backoff consul.Backoff
-	wentOn  time.Time // when an index last went back
+	wentOn  time.Time           // when an index last went back
+	soon    allowance.Allowance // for answers that came too soon
 }
 
 // step asks once, and returns how long to wait before the next question.
@@ -110,7 +130,7 @@ func (f *follower) step(ctx context.Context) time.Duration {
 		if consul.KindOf(err) >= consul.Throttled {
 			first = slowBackoff
 		}
-		if f.about.crowd() == 0 {
+		if shared, _ := f.about.lane(); shared == nil {
 			most = rootsBackoff
 		}
 		return f.backoff.Pause(now, first, most)
@@ -124,13 +144,26 @@ func (f *follower) step(ctx context.Context) time.Duration {
 	}
 	f.index = max(answer.index, 1)
 	early := q.index != 0 && took < min(q.wait/2, tooSoon)
-	if answer.use(q.index != 0 && !early) {
+	over, isNew := answer.use(q.index != 0 && !early)
+	if over {
 		f.backoff.Reset()
 	}
 	if early {
-		return tooSoon
+		return f.calm(isNew, now)
 	}
 	return 0
+}
+
+// calm returns the pause after an answer that came too soon.
+func (f *follower) calm(isNew bool, now time.Time) time.Duration {
+	shared, _ := f.about.lane()
+	switch {
+	case shared == nil || !shared.prompt || !isNew:
+		return tooSoon
+	case f.soon.Take(now, newsAtOnce, newsEvery):
+		return 0
+	}
+	return newsEvery
 }
 
 // An answered is an answer with its index.
@@ -142,18 +175,22 @@ type answered struct {
 // ask asks one question, when it is its turn.
 func (f *follower) ask(ctx context.Context) (a answered, q question, took time.Duration, err error) {
 	q = question{index: f.index}
-	limit, queue := firstLimit, f.store.urgent
-	crowd := f.about.crowd()
+	limit := firstLimit
+	var queue chan struct{}
+	shared, crowd := f.about.lane()
+	if shared != nil && q.index == 0 {
+		queue = shared.urgent
+	}
 	if q.index != 0 {
 		q.wait = consul.Jitter(f.longest)
-		if queue = nil; crowd > 0 && !f.store.source.multiplexes() {
-			queue = f.store.turns
-			q.wait = min(q.wait, turn(crowd))
+		if shared != nil && !f.store.source.multiplexes() {
+			queue = shared.turns
+			q.wait = min(q.wait, turn(crowd, cap(queue)))
 		}
 		q.wait = q.wait.Truncate(time.Millisecond)
 		limit = q.wait + q.wait/16 + consul.Grace // servers hold a question for up to a sixteenth longer
 	}
-	if queue != nil && crowd > 0 {
+	if queue != nil {
 		select {
 		case queue <- struct{}{}:
 			defer func() { <-queue }()
@@ -172,18 +209,18 @@ func (f *follower) ask(ctx context.Context) (a answered, q question, took time.D
 	return a, q, time.Since(sent), err
 }
 
-// turn returns how long a turn takes if this many followers share the turns.
-func turn(crowd int) time.Duration {
-	if crowd <= maxTurns {
+// turn returns how long a turn takes if this many followers share so many turns.
+func turn(crowd, turns int) time.Duration {
+	if crowd <= turns {
 		return longestWait
 	}
-	return max(roundTime*maxTurns/time.Duration(crowd), minTurn)
+	return max(roundTime*time.Duration(turns)/time.Duration(crowd), minTurn)
 }
 
-// The authorities are the subject of one follower. It needs no turn.
+// The authorities are the subject of one follower. It shares nothing.
 type authorities struct{ store *Store }
 
-func (a authorities) crowd() int { return 0 }
+func (a authorities) lane() (*lane, int) { return nil, 0 }
 
 func (a authorities) ask(ctx context.Context, q question) (news, uint64, error) {
 	r, index, err := a.store.source.askRoots(ctx, q)
@@ -211,7 +248,7 @@ type rootsNews struct {
 }
 
 // use implements news. Every answer ends the trouble.
-func (n *rootsNews) use(bool) bool {
+func (n *rootsNews) use(bool) (over, isNew bool) {
 	s := n.store
 	s.mu.Lock()
 	back, again := s.trouble.failures > 0, s.trouble.end()
@@ -219,8 +256,7 @@ func (n *rootsNews) use(bool) bool {
 		close(s.answers)
 		s.answers = make(chan struct{})
 	}
-	isNew := !n.roots.equal(s.known)
-	if isNew {
+	if isNew = !n.roots.equal(s.known); isNew {
 		s.known = &n.roots
 		for _, i := range s.all {
 			i.renew(s.known)
@@ -237,14 +273,14 @@ func (n *rootsNews) use(bool) bool {
 		s.lines.add(hclog.Info, "consul gives the authorities of the mesh again")
 		s.report(Report{What: Works, Expires: active.Expires})
 	}
-	return true
+	return true, isNew
 }
 
-// crowd implements subject.
-func (i *identity) crowd() int {
+// lane implements subject.
+func (i *identity) lane() (*lane, int) {
 	i.store.mu.Lock()
 	defer i.store.mu.Unlock()
-	return max(len(i.store.all), 1)
+	return &i.store.certificates, max(len(i.store.all), 1)
 }
 
 // ask implements subject.
@@ -256,10 +292,9 @@ func (i *identity) ask(ctx context.Context, q question) (news, uint64, error) {
 // failed implements subject. If Consul cannot be reached, the follower of the authorities says so for all.
 func (i *identity) failed(err error) {
 	s := i.store
-	var unusable *answerError
 	s.mu.Lock()
 	tell := i.trouble.add(err)
-	if consul.KindOf(err) == consul.Lost && !errors.As(err, &unusable) && s.trouble.err != nil {
+	if isLost(err) && s.trouble.err != nil {
 		tell = false
 	}
 	if tell {
@@ -285,10 +320,10 @@ type leafNews struct {
 
 // use implements news. After a refusal, the certificate in use proves nothing: an agent repeats it to a question
 // without an index, and refuses a question for the next one.
-func (n *leafNews) use(held bool) (over bool) {
+func (n *leafNews) use(held bool) (over, isNew bool) {
 	i, s := n.identity, n.identity.store
 	s.mu.Lock()
-	isNew := !n.leaf.equal(i.leaf)
+	isNew = !n.leaf.equal(i.leaf)
 	again := false
 	if over = isNew || held || i.trouble.refusal == nil; over {
 		again = i.trouble.end()
@@ -311,5 +346,5 @@ func (n *leafNews) use(held bool) (over bool) {
 		r.What = Works
 		s.report(r)
 	}
-	return over
+	return over, isNew
 }

@@ -57,7 +57,7 @@ func TestBadAnswersChangeNothing(t *testing.T) {
 		{"null", rootsPath, "null", 0, "it has no trust domain"},
 		{"an authority that is none", rootsPath, strings.Replace(rootsJSON(domain, other), "BEGIN", "BEG", 1), 0,
 			`authority "id-0": no certificate in PEM form`},
-		{"no JSON", rootsPath, "<html>", 0, "it is not the JSON of certificates"},
+		{"no JSON", rootsPath, "<html>", 0, "it is not the JSON that was asked for"},
 		{"an error", rootsPath, "no leader", 500, "consul answered 500: no leader"},
 		{"an answer without end", rootsPath, `"` + strings.Repeat("x", maxAnswer) + `"`, 0, "bytes"},
 		{"another key", leafPath + "web", leafJSON(mixed), 0, "private key does not match public key"},
@@ -67,7 +67,7 @@ func TestBadAnswersChangeNothing(t *testing.T) {
 		{"a null", leafPath + "web", "null", 0, "it has no certificate, or no key"},
 		{"a key that is none", leafPath + "web",
 			leafJSON(testcert.Certificate{Cert: good.Cert, Key: []byte("-----BEGIN secret")}), 0, "PEM"},
-		{"half of the JSON", leafPath + "web", leafJSON(good)[:300], 0, "it is not the JSON of certificates"},
+		{"half of the JSON", leafPath + "web", leafJSON(good)[:300], 0, "it is not the JSON that was asked for"},
 		{"a right that was lost", leafPath + "web", "Permission denied: lacks service:write", 403,
 			"403: Permission denied"},
 	} {
@@ -225,8 +225,9 @@ func TestPlainHTTPTakesFewConnections(t *testing.T) {
 
 // A scriptedSource is a source without a network, for tests in a bubble of synctest.
 type scriptedSource struct {
-	leaf leaf
-	http bool // one question a connection
+	leaf  leaf
+	rules func() *rules // nil: there are no intentions, and the default policy is to deny
+	http  bool          // one question a connection
 
 	mu    sync.Mutex
 	ask   func(ctx context.Context, q question) error // what a question for a certificate does first
@@ -250,6 +251,18 @@ func (s *scriptedSource) askLeaf(ctx context.Context, _ string, q question) (lea
 	ask := s.ask
 	s.mu.Unlock()
 	return s.leaf, 1, ask(ctx, q)
+}
+
+func (s *scriptedSource) askIntentions(ctx context.Context, _ string, q question, _ *rules) (*rules, uint64, error) {
+	s.mu.Lock()
+	s.asked = append(s.asked, time.Since(s.begun).Round(time.Millisecond))
+	ask := s.ask
+	s.mu.Unlock()
+	r := newRules(nil, false)
+	if s.rules != nil {
+		r = s.rules()
+	}
+	return r, 1, ask(ctx, q)
 }
 
 // inBubble runs a Store in a bubble for that long, and returns when questions for its certificates were asked.

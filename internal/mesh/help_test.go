@@ -53,6 +53,7 @@ type said struct {
 	body   string
 	index  uint64
 	hangs  bool
+	policy string // the default policy of ACLs
 }
 
 func newScriptedAgent(t testing.TB) *scriptedAgent {
@@ -65,6 +66,7 @@ func newScriptedAgent(t testing.TB) *scriptedAgent {
 			return
 		}
 		w.Header().Set("X-Consul-Index", strconv.FormatUint(one.index, 10))
+		w.Header().Set("X-Consul-Default-ACL-Policy", one.policy)
 		if one.status != 0 {
 			w.WriteHeader(one.status)
 		}
@@ -74,21 +76,28 @@ func newScriptedAgent(t testing.TB) *scriptedAgent {
 	return a
 }
 
-const rootsPath, leafPath = "/v1/agent/connect/ca/roots", "/v1/agent/connect/ca/leaf/"
+const (
+	rootsPath, leafPath      = "/v1/agent/connect/ca/roots", "/v1/agent/connect/ca/leaf/"
+	matchPath, authorizePath = "/v1/connect/intentions/match?", "/v1/agent/connect/authorize"
+)
 
 // await waits until there is an answer, and returns it. It returns false if the question is given up before.
 func (a *scriptedAgent) await(t testing.TB, r *http.Request) (said, bool) {
 	index, _ := strconv.ParseUint(r.FormValue("index"), 10, 64)
 	wait, _ := time.ParseDuration(r.FormValue("wait"))
 	over := time.After(wait)
+	path := r.URL.Path
+	if name := r.FormValue("name"); name != "" {
+		path += "?" + name
+	}
 	a.mu.Lock()
-	a.asked[r.URL.Path]++
+	a.asked[path]++
 	a.highest = max(a.highest, index)
 	for {
-		s, is := a.said[r.URL.Path]
-		if name, found := strings.CutPrefix(r.URL.Path, leafPath); found && !is && a.issuer != nil {
+		s, is := a.said[path]
+		if name, found := strings.CutPrefix(path, leafPath); found && !is && a.issuer != nil {
 			s = said{body: leafJSON(certificateOf(t, a.issuer, name)), index: 7}
-			a.said[r.URL.Path] = s
+			a.said[path] = s
 		}
 		if !s.hangs && (s.index != index || wait == 0 || s.status != 0) {
 			a.mu.Unlock()
@@ -230,6 +239,11 @@ func (silent) askRoots(ctx context.Context, _ question) (roots, uint64, error) {
 func (silent) askLeaf(ctx context.Context, _ string, _ question) (leaf, uint64, error) {
 	<-ctx.Done()
 	return leaf{}, 0, ctx.Err()
+}
+
+func (silent) askIntentions(ctx context.Context, _ string, _ question, _ *rules) (*rules, uint64, error) {
+	<-ctx.Done()
+	return nil, 0, ctx.Err()
 }
 
 // serve returns the address of a TLS server that greets each client, and the states of its handshakes.

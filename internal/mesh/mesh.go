@@ -1,11 +1,23 @@
 // Package mesh holds what Lictor needs to speak with services of Consul's service mesh: the authorities that the mesh
-// trusts, certificates for the identities that Lictor acts for, and the verification of peers.
+// trusts, certificates for the identities that Lictor acts for, the verification of peers, and the intentions that say
+// which services may connect.
 //
 //	store := mesh.NewStore(mesh.Options{Consul: client, Logger: log})
 //	go store.Run(ctx)
 //	web := store.Use("web", "billing") // the service "billing" is dialled as "web"
 //	defer web.Close()
 //	config, err := web.Config("10.0.0.7:20000", "/ns/default/dc/dc1/svc/billing", "")
+//
+// A service of this host is served to clients of the mesh as follows:
+//
+//	billing, allowed := store.Use("billing", "billing"), store.Intentions("billing", false)
+//	server := billing.Server(mesh.ServerOptions{Admit: func(c mesh.Client) error {
+//		if d := allowed.Decide(c); !d.Allowed {
+//			return fmt.Errorf("%s may not connect: %v", c.Service, d)
+//		}
+//		return nil
+//	}})
+//	config := server.Config()
 //
 // An identity is the name of a service. Whoever holds the certificate of an identity speaks as that service in the
 // mesh. Private keys stay in memory: they are in no log, no file and no answer of the API.
@@ -31,6 +43,10 @@ type Options struct {
 	// Report is called for each Report, by any goroutine, and must not block. A nil Report means no calls.
 	Report func(Report)
 
+	// IntentionsChanged is called with a service when other intentions than before are in force for its clients, also
+	// when they are known for the first time. It is called by any goroutine, and must not block. nil: no calls.
+	IntentionsChanged func(destination string)
+
 	// Saved has what an earlier Store had, as its Export returned it. The new Store uses that until Consul gives the
 	// new Store something newer. Empty means nothing. What cannot be read is ignored.
 	Saved []byte
@@ -48,6 +64,8 @@ type State struct {
 	Err         error           // why the last question for the authorities failed; nil: it did not
 	Answered    time.Time       // when the last answer about the authorities came; zero: never
 	Failures    int64           // questions for the authorities that failed so far
+
+	Intentions []IntentionsState // sorted by destination
 }
 
 // A Root is an authority that the mesh trusts.
@@ -72,13 +90,14 @@ type IdentityState struct {
 	Failures int64     // questions for the certificate that failed so far
 }
 
-// A Report says what has happened to an identity, or to the authorities.
+// A Report says what has happened to an identity, to the intentions with a destination, or to the authorities.
 type Report struct {
-	What     What
-	Identity string   // empty: the authorities
-	Services []string // that use the identity; nil: all
-	Expires  time.Time
-	Err      error
+	What        What
+	Identity    string   // empty: the report is not about an identity
+	Destination string   // empty: the report is not about intentions
+	Services    []string // that use the identity; nil: all
+	Expires     time.Time
+	Err         error
 }
 
 // What says what a Report is about.
@@ -87,8 +106,8 @@ type What string
 // Kinds of reports.
 const (
 	Issued   What = "issued"   // a new certificate or a new set of authorities is in use
-	Failed   What = "failed"   // Consul gives no certificate; the former one stays in use
-	Works    What = "works"    // Consul gives certificates again
+	Failed   What = "failed"   // Consul gives no certificate, or no intentions; the former ones stay in use
+	Works    What = "works"    // Consul gives them again
 	Expiring What = "expiring" // the certificate expires soon
 	Expired  What = "expired"  // the certificate has expired
 )

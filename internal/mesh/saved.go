@@ -9,9 +9,10 @@ import (
 
 // saved is what Export returns, as JSON.
 type saved struct {
-	TrustDomain string      `json:"trust_domain"`
-	Roots       []savedRoot `json:"roots"`
-	Leaves      []savedLeaf `json:"leaves"`
+	TrustDomain string       `json:"trust_domain"`
+	Roots       []savedRoot  `json:"roots"`
+	Leaves      []savedLeaf  `json:"leaves"`
+	Rules       []savedRules `json:"rules"`
 }
 
 // A savedRoot is an authority as Consul gives it.
@@ -29,8 +30,14 @@ type savedLeaf struct {
 	Received time.Time `json:"received"`
 }
 
-// Export returns the authorities and the certificates of the Store, for Options.Saved of another Store. The result has
-// private keys: it must stay in memory, and in no log.
+type savedRules struct {
+	Destination  string      `json:"destination"`
+	Intentions   []Intention `json:"intentions"`
+	DefaultAllow bool        `json:"default_allow"`
+}
+
+// Export returns the authorities, the certificates and the intentions of the Store, for Options.Saved of another Store.
+// The result has private keys: it must stay in memory, and in no log.
 func (s *Store) Export() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,6 +59,11 @@ func (s *Store) Export() []byte {
 		}
 		one.Key = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 		all.Leaves = append(all.Leaves, one)
+	}
+	for _, d := range s.destinations {
+		if r := d.current.Load(); r != nil {
+			all.Rules = append(all.Rules, savedRules{d.name, r.all, r.allow})
+		}
 	}
 	text, err := json.Marshal(all)
 	if err != nil {
@@ -75,5 +87,9 @@ func (s *Store) restore(text []byte) {
 		if l, err := newLeaf(one.Name, one.Cert, one.Key, one.Received); err == nil {
 			s.saved[one.Name] = l
 		}
+	}
+	s.savedRules = map[string]*rules{}
+	for _, one := range all.Rules {
+		s.savedRules[one.Destination] = newRules(one.Intentions, one.DefaultAllow)
 	}
 }

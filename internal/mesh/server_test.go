@@ -59,7 +59,7 @@ func TestWrongClientsAreRefused(t *testing.T) {
 		want    string // in the error; empty: the client is admitted
 	}{
 		{"the right one", g.ca, uris(good), ""},
-		{"an upper case trust domain", g.ca, uris("spiffe://" + strings.ToUpper(domain) + "/ns/default/dc/dc1/svc/front"), ""},
+		{"an upper case trust domain", g.ca, uris(strings.Replace(good, domain, strings.ToUpper(domain), 1)), ""},
 		{"an escaped path", g.ca, uris(td + "/ns/default/dc/dc1/svc/fr%6Fnt"), ""},
 		{"another datacenter", g.ca, uris(td + "/ns/default/dc/dc2/svc/front"), ""},
 		{"the default partition by name", g.ca, uris(td + "/ap/default/ns/default/dc/dc1/svc/front"), ""},
@@ -143,7 +143,8 @@ func TestAdmitIsAskedInEachHandshake(t *testing.T) {
 		for n, resumes := range []bool{false, true, true} {
 			state, err := connect(address, client)
 			if err != nil || <-shaken != nil || state.DidResume != resumes || asked.Load() != int64(n+1) {
-				t.Errorf("%x, connection %d: resumed %v, asked %d times, %v", version, n, state.DidResume, asked.Load(), err)
+				t.Errorf("%x, connection %d: resumed %v, asked %d times, %v", version, n, state.DidResume, asked.Load(),
+					err)
 			}
 		}
 		refuses.Store(true)
@@ -209,7 +210,8 @@ func TestServerThatIsNotReady(t *testing.T) {
 	fails := func(want string) {
 		t.Helper()
 		_, err := connect(address, client)
-		if served := <-shaken; err == nil || !errors.Is(served, ErrNotReady) || !strings.Contains(served.Error(), want) {
+		served := <-shaken
+		if err == nil || !errors.Is(served, ErrNotReady) || !strings.Contains(served.Error(), want) {
 			t.Errorf("got %v, client %v, want %q", served, err, want)
 		}
 	}

@@ -12,14 +12,17 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A source says where authorities and certificates come from. Consul has marked the endpoints that agent uses as
-// deprecated, without a replacement so far.
+// A source says where authorities, certificates and intentions come from. Consul has marked the endpoints that agent
+// uses for the first two as deprecated, without a replacement so far.
 //
-// Both methods ask one question, which the context bounds. If the question has an index, the source answers when it has
+// Each method asks one question, which the context bounds. If the question has an index, the source answers when it has
 // something newer, or when the wait is over.
 type source interface {
 	askRoots(ctx context.Context, q question) (roots, uint64, error)
 	askLeaf(ctx context.Context, name string, q question) (leaf, uint64, error)
+
+	// askIntentions asks for the intentions with a destination. former is its last answer; nil: there was none.
+	askIntentions(ctx context.Context, of string, q question, former *rules) (*rules, uint64, error)
 
 	// multiplexes reports whether one connection carries many questions.
 	multiplexes() bool
@@ -38,7 +41,8 @@ type answerError struct{ err error }
 func (e *answerError) Error() string { return "consul's answer cannot be used: " + e.err.Error() }
 func (e *answerError) Unwrap() error { return e.err }
 
-// maxAnswer limits the size of an answer in bytes. A certificate with its key has about 2 KB, an authority 3 KB.
+// maxAnswer limits the size of an answer about certificates in bytes. A certificate with its key has about 2 KB, an
+// authority 3 KB.
 const maxAnswer = 1 << 20
 
 // An agent is the source that asks an agent of Consul.
@@ -46,21 +50,21 @@ type agent struct {
 	client *consul.Client
 
 	mu    sync.Mutex
-	sites map[string]uint64 // by path, which site has sent the last index: see consul.Answer.Site; guarded by mu
+	sites map[string]uint64 // by question, the consul.Answer.Site that has sent the last index; guarded by mu
 }
 
-// site returns which site has sent the last index of a path.
-func (a *agent) site(path string) uint64 {
+// site returns which site has sent the last index of a question.
+func (a *agent) site(of string) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.sites[path]
+	return a.sites[of]
 }
 
-// setSite notes which site has sent the last index of a path.
-func (a *agent) setSite(path string, site uint64) {
+// setSite notes which site has sent the last index of a question.
+func (a *agent) setSite(of string, site uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.sites[path] = site
+	a.sites[of] = site
 }
 
 func (a *agent) multiplexes() bool { return a.client.Multiplexes() }
@@ -74,47 +78,57 @@ func (a *agent) askRoots(ctx context.Context, q question) (r roots, index uint64
 			Active             bool
 		}
 	}
-	index, err = a.ask(ctx, "/v1/agent/connect/ca/roots", q, &answer)
+	head, err := a.ask(ctx, "/v1/agent/connect/ca/roots", nil, q, maxAnswer, &answer)
 	if err != nil {
-		return roots{}, index, err
+		return roots{}, head.index, err
 	}
 	var all []savedRoot
 	for _, one := range answer.Roots {
 		all = append(all, savedRoot{one.ID, one.Name, one.RootCert, one.Active})
 	}
 	r, err = newRoots(answer.TrustDomain, all)
-	return r, index, unusable(err)
+	return r, head.index, unusable(err)
 }
 
 // askLeaf asks for a certificate, which needs the right service:write for that name.
 func (a *agent) askLeaf(ctx context.Context, name string, q question) (l leaf, index uint64, err error) {
 	var answer struct{ CertPEM, PrivateKeyPEM string }
-	index, err = a.ask(ctx, "/v1/agent/connect/ca/leaf/"+url.PathEscape(name), q, &answer)
+	head, err := a.ask(ctx, "/v1/agent/connect/ca/leaf/"+url.PathEscape(name), nil, q, maxAnswer, &answer)
 	if err != nil {
-		return leaf{}, index, err
+		return leaf{}, head.index, err
 	}
 	l, err = newLeaf(name, []byte(answer.CertPEM), []byte(answer.PrivateKeyPEM), time.Now())
-	return l, index, unusable(err)
+	return l, head.index, unusable(err)
 }
 
-func (a *agent) ask(ctx context.Context, path string, q question, out any) (uint64, error) {
+// A head is what an answer has besides its body.
+type head struct {
+	index  uint64
+	denies bool // the default policy of ACLs is to deny
+}
+
+// ask asks a question, and decodes the answer of at most most bytes into out.
+func (a *agent) ask(
+	ctx context.Context, path string, values url.Values, q question, most int, out any,
+) (head, error) {
+	of := path + "?" + values.Encode()
 	answer, err := a.client.Query(ctx, consul.Request{
-		Path: path, Index: q.index, Site: a.site(path), Wait: q.wait,
+		Path: path, Values: values, Index: q.index, Site: a.site(of), Wait: q.wait,
 	})
 	if err != nil {
-		return 0, err
+		return head{}, err
 	}
 	defer answer.Free()
-	a.setSite(path, answer.Site)
+	a.setSite(of, answer.Site)
 	switch {
-	case len(answer.Body) > maxAnswer:
+	case len(answer.Body) > most:
 		err = fmt.Errorf("it has %d bytes", len(answer.Body))
 	case consul.TooManyElements(answer.Body):
 		err = consul.ErrTooManyElements
 	case json.Unmarshal(answer.Body, out) != nil:
-		err = errors.New("it is not the JSON of certificates") // the error of json could quote a key
+		err = errors.New("it is not the JSON that was asked for") // the error of json could quote a key
 	}
-	return answer.Index, unusable(err)
+	return head{answer.Index, answer.Denies}, unusable(err)
 }
 
 // unusable returns an *answerError for err, or nil.

@@ -16,26 +16,30 @@ import (
 )
 
 // A Store follows the authorities of the mesh, and keeps one certificate for each identity, however many services use
-// it. What it has stays in use while Consul is away, or answers nonsense. A Store is safe for concurrent use.
+// it. It follows the intentions of services that are served to the mesh. What it has stays in use while Consul is away,
+// or answers nonsense. A Store is safe for concurrent use.
 type Store struct {
 	log    hclog.Logger
 	report func(Report)
 	source source
 	lines  lines
 
-	urgent chan struct{} // has an element for each question without an index
-	turns  chan struct{} // has an element for each question that waits on a connection of its own
+	intentionsChanged func(destination string)
+
+	certificates, intentions lane
 
 	peers atomic.Int64 // for how many endpoints an identity may keep sessions
 
-	mu      sync.Mutex // guards the following fields
-	running context.Context
-	all     map[string]*identity
-	known   *roots // the newest authorities; nil if there are none
-	trouble trouble
-	told    health          // what was reported about the authorities
-	saved   map[string]leaf // certificates of an earlier Store, for identities that are not in use yet
-	answers chan struct{}   // closed when Consul answers again
+	mu           sync.Mutex // guards the following fields
+	running      context.Context
+	all          map[string]*identity
+	known        *roots // the newest authorities; nil if there are none
+	trouble      trouble
+	told         health          // what was reported about the authorities
+	saved        map[string]leaf // certificates of an earlier Store, for identities that are not in use yet
+	destinations map[string]*destination
+	savedRules   map[string]*rules // of an earlier Store, for destinations that are not in use yet
+	answers      chan struct{}     // closed when Consul answers again
 
 	followers sync.WaitGroup
 }
@@ -46,31 +50,38 @@ func NewStore(o Options) *Store {
 }
 
 func newStore(o Options, from source) *Store {
-	s := &Store{log: o.Logger, report: o.Report, source: from, all: map[string]*identity{},
-		turns: make(chan struct{}, maxTurns), answers: make(chan struct{})}
+	s := &Store{log: o.Logger, report: o.Report, intentionsChanged: o.IntentionsChanged, source: from,
+		all: map[string]*identity{}, destinations: map[string]*destination{}, answers: make(chan struct{})}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}
 	if s.report == nil {
 		s.report = func(Report) {}
 	}
+	if s.intentionsChanged == nil {
+		s.intentionsChanged = func(string) {}
+	}
 	s.lines.log = s.log
 	width := urgentWidth
 	if from.multiplexes() {
 		width = urgentWidthHTTP2
 	}
-	s.urgent = make(chan struct{}, width)
+	s.certificates = lane{urgent: make(chan struct{}, width), turns: make(chan struct{}, maxTurns)}
+	s.intentions = lane{urgent: make(chan struct{}, width), turns: make(chan struct{}, ruleTurns), prompt: true}
 	s.peers.Store(maxPeers)
 	s.restore(o.Saved)
 	return s
 }
 
-// Run follows the authorities and the certificates until ctx ends. It must be called once.
+// Run follows the authorities, the certificates and the intentions until ctx ends. It must be called once.
 func (s *Store) Run(ctx context.Context) {
 	s.mu.Lock()
-	s.running, s.saved = ctx, nil
+	s.running, s.saved, s.savedRules = ctx, nil, nil
 	for _, i := range s.all {
-		s.startLocked(i)
+		s.startLocked(i, &i.cancel)
+	}
+	for _, d := range s.destinations {
+		s.startLocked(d, &d.cancel)
 	}
 	s.mu.Unlock()
 	s.followers.Go(func() { s.follow(ctx, authorities{s}) })
@@ -81,8 +92,9 @@ func (s *Store) Run(ctx context.Context) {
 	s.followers.Wait()
 }
 
-// AskOnce asks Consul once for the authorities, and once for the certificate of each identity in use. It returns when
-// all answers have come, or have not. What has failed, State says. AskOnce must not be called together with Run.
+// AskOnce asks Consul once for the authorities, the certificate of each identity in use, and the intentions of each
+// destination in use. It returns when all answers have come, or have not. What has failed, State says. AskOnce must not
+// be called together with Run.
 func (s *Store) AskOnce(ctx context.Context) {
 	ask := func(about subject) {
 		f := follower{store: s, about: about, longest: longestWait}
@@ -90,11 +102,17 @@ func (s *Store) AskOnce(ctx context.Context) {
 	}
 	ask(authorities{s})
 	s.mu.Lock()
-	all := slices.Collect(maps.Values(s.all))
+	var all []subject
+	for _, i := range s.all {
+		all = append(all, i)
+	}
+	for _, d := range s.destinations {
+		all = append(all, d)
+	}
 	s.mu.Unlock()
 	var asking sync.WaitGroup
-	for _, i := range all {
-		asking.Go(func() { ask(i) })
+	for _, about := range all {
+		asking.Go(func() { ask(about) })
 	}
 	asking.Wait()
 }
@@ -114,7 +132,7 @@ func (s *Store) Use(name, service string) *Identity {
 		s.all[name] = i
 		s.sharePeersLocked()
 		if s.running != nil {
-			s.startLocked(i)
+			s.startLocked(i, &i.cancel)
 		}
 	}
 	u := &Identity{i, service}
@@ -122,11 +140,11 @@ func (s *Store) Use(name, service string) *Identity {
 	return u
 }
 
-// startLocked starts to follow the certificate of i.
-func (s *Store) startLocked(i *identity) {
+// startLocked starts to follow a subject, until *cancel is called.
+func (s *Store) startLocked(about subject, cancel *context.CancelFunc) {
 	var ctx context.Context
-	ctx, i.cancel = context.WithCancel(s.running)
-	s.followers.Go(func() { s.follow(ctx, i) })
+	ctx, *cancel = context.WithCancel(s.running)
+	s.followers.Go(func() { s.follow(ctx, about) })
 }
 
 // drop removes a user. An identity without users is forgotten.
@@ -155,7 +173,7 @@ func (s *Store) notReady(i *identity) error {
 	return i.missing(s.known, s.trouble.err)
 }
 
-// State returns the authorities and identities of the Store.
+// State returns the authorities, identities and intentions of the Store.
 func (s *Store) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,6 +188,9 @@ func (s *Store) State() State {
 			one.URI, one.Serial, one.From, one.Expires, one.Received = l.uri, l.serial, l.from, l.to, l.received
 		}
 		state.Identities = append(state.Identities, one)
+	}
+	for _, d := range slices.SortedFunc(maps.Values(s.destinations), byDestination) {
+		state.Intentions = append(state.Intentions, d.state())
 	}
 	return state
 }
