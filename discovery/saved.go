@@ -1,8 +1,6 @@
 package discovery
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
+	"github.com/lictor-proxy/lictor/internal/statefile"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -31,18 +30,13 @@ type saved struct {
 	chains map[string][]target // targets of discovery chains, by follower.key; nil: none
 }
 
-// savedVersion is the version of the file format. The first line of a file has savedMark, the version, and a checksum
-// of the rest. The rest is JSON.
-const savedVersion = 1
-
-const savedMark = "lictor-endpoints"
-
-var (
-	errForeign = errors.New("not a file of saved endpoints")
-	errDamaged = errors.New("damaged: the checksum does not match")
+// The mark and the version of the file. Its body is JSON.
+const (
+	savedMark    = "lictor-endpoints"
+	savedVersion = 1
 )
 
-// savedJSON is the JSON part of a file.
+// savedJSON is the body of a file.
 type savedJSON struct {
 	// Address is the address of the agent that the sets come from. Files of old versions have no address, and match any
 	// agent.
@@ -125,7 +119,7 @@ func encodeSaved(all saved) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(fmt.Appendf(nil, "%s %d %x\n", savedMark, savedVersion, sha256.Sum256(body)), body...), nil
+	return statefile.Encode(savedMark, savedVersion, body), nil
 }
 
 func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
@@ -140,23 +134,13 @@ func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
 // decodeSaved returns the sets in a file. For a damaged or foreign file, decodeSaved returns an error, or sets that
 // could have come from Consul.
 func decodeSaved(file []byte) (all saved, err error) {
-	head, body, found := bytes.Cut(file, []byte("\n"))
-	fields := bytes.Fields(head)
-	if !found || len(fields) < 2 || string(fields[0]) != savedMark {
-		return saved{}, errForeign
-	}
-	version, err := strconv.Atoi(string(fields[1]))
-	switch {
-	case err != nil || version < 1:
-		return saved{}, errForeign
-	case version != savedVersion:
-		return saved{}, fmt.Errorf("the file has version %d, this lictor reads version %d", version, savedVersion)
-	case len(fields) != 3 || string(fields[2]) != fmt.Sprintf("%x", sha256.Sum256(body)):
-		return saved{}, errDamaged
+	body, err := statefile.Decode(savedMark, savedVersion, file)
+	if err != nil {
+		return saved{}, err
 	}
 	var content savedJSON
 	if err := json.Unmarshal(body, &content); err != nil {
-		return saved{}, fmt.Errorf("%w: %w", errForeign, err)
+		return saved{}, fmt.Errorf("%w: %w", statefile.ErrForeign, err)
 	}
 	if all.sets, err = decodeSets(content); err != nil {
 		return saved{}, err
@@ -176,11 +160,11 @@ func decodeChains(content savedJSON) (map[string][]target, error) {
 	chains := make(map[string][]target, len(content.Chains))
 	for key, targets := range content.Chains {
 		if len(targets) == 0 || len(targets) > maxTargets {
-			return nil, fmt.Errorf("%w: a discovery chain has %d targets", errForeign, len(targets))
+			return nil, fmt.Errorf("%w: a discovery chain has %d targets", statefile.ErrForeign, len(targets))
 		}
 		for _, t := range targets {
 			if t.Service == "" || t.SNI != "" && !isServerName(t.SNI) {
-				return nil, fmt.Errorf("%w: a discovery chain has a target that Consul does not have", errForeign)
+				return nil, fmt.Errorf("%w: a discovery chain has a target that Consul does not have", statefile.ErrForeign)
 			}
 			chains[key] = append(chains[key],
 				target{t.Service, t.Subset, t.Filter, t.Datacenter, t.SNI, t.OnlyPassing, t.Remote})
@@ -194,7 +178,7 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 	seen := map[string]bool{}
 	for _, one := range content.Sets {
 		if one.Query == "" || seen[one.Query] {
-			return nil, fmt.Errorf("%w: a query has no name or occurs twice", errForeign)
+			return nil, fmt.Errorf("%w: a query has no name or occurs twice", statefile.ErrForeign)
 		}
 		seen[one.Query] = true
 		s := savedSet{query: one.Query, changed: one.Changed}
@@ -208,7 +192,7 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 				err = errors.New("occurs twice")
 			}
 			if err != nil {
-				return nil, fmt.Errorf("%w: endpoint %q: %w", errForeign, e.ID, err)
+				return nil, fmt.Errorf("%w: endpoint %q: %w", statefile.ErrForeign, e.ID, err)
 			}
 			ids[e.ID], addresses[endpoint.Address()] = true, true
 			s.endpoints = append(s.endpoints, endpoint)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/statefile"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -68,8 +69,8 @@ func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
 		file []byte
 		want string
 	}{
-		{"empty", nil, "not a file of saved endpoints"},
-		{"of another program", []byte("#!/bin/sh\necho\n"), "not a file of saved endpoints"},
+		{"empty", nil, "not a file"},
+		{"of another program", []byte("#!/bin/sh\necho\n"), "not a file"},
 		{"newer", newer, "version 2, this lictor reads version 1"},
 		{"version is a word", bytes.Replace(good, []byte("endpoints 1 "), []byte("endpoints x "), 1), "not a file"},
 		{"no checksum", []byte("lictor-endpoints 1\n{}"), "checksum"},
@@ -180,10 +181,10 @@ func checkEndpoints(t *testing.T, endpoints []lb.Endpoint) {
 }
 
 func TestErrorsOfSavedFilesCanBeToldApart(t *testing.T) {
-	if _, err := decodeSaved([]byte("x\n")); !errors.Is(err, errForeign) {
+	if _, err := decodeSaved([]byte("x\n")); !errors.Is(err, statefile.ErrForeign) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := decodeSaved([]byte("lictor-endpoints 1 00\n{}")); !errors.Is(err, errDamaged) {
+	if _, err := decodeSaved([]byte("lictor-endpoints 1 00\n{}")); !errors.Is(err, statefile.ErrDamaged) {
 		t.Errorf("got %v", err)
 	}
 }

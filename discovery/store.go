@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/regular"
+	"github.com/lictor-proxy/lictor/internal/statefile"
 )
 
 // A store saves the sets of all watches in a file, so that the next process can serve them before Consul answers. The
@@ -169,7 +169,7 @@ func (s *store) write(all saved) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(s.dir, savedFile, file)
+	return statefile.Replace(s.dir, savedFile, file)
 }
 
 // failed reports whether err is the error of a failed write. failed logs err unless the last write failed too.
@@ -179,43 +179,4 @@ func (s *store) failed(err error, failing bool) bool {
 			"folder", s.dir, "error", err)
 	}
 	return err != nil
-}
-
-// replaceFile replaces the content of a file. Even after a power cut, the file is complete, with either the old or the
-// new content.
-func replaceFile(dir, name string, content []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, name)
-	temporary := path + ".new"
-	// A crash may have left the temporary file behind, with any mode.
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temporary))
-	}
-	return syncFolder(dir)
-}
-
-// syncFolder makes a rename in dir durable. syncFolder does nothing on Windows, which has no such call.
-func syncFolder(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
