@@ -2,8 +2,12 @@ package consul
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -13,6 +17,11 @@ import (
 func (c *Client) Register(ctx context.Context, s *api.AgentServiceRegistration) error {
 	replace := url.Values{"replace-existing-checks": {"true"}}
 	return c.Call(ctx, http.MethodPut, "/v1/agent/service/register", replace, s, nil)
+}
+
+// RegisterAgain is Register, except that checks which s lacks stay, such as that of a maintenance.
+func (c *Client) RegisterAgain(ctx context.Context, s *api.AgentServiceRegistration) error {
+	return c.Call(ctx, http.MethodPut, "/v1/agent/service/register", nil, s, nil)
 }
 
 // FindService returns nil if a service with this ID is registered with the agent. If not, the error is a *StatusError
@@ -45,4 +54,40 @@ func (c *Client) maintain(ctx context.Context, id string, values url.Values) err
 func (c *Client) UpdateCheck(ctx context.Context, id, status, output string) error {
 	update := struct{ Status, Output string }{status, output}
 	return c.Call(ctx, http.MethodPut, "/v1/agent/check/update/"+url.PathEscape(id), nil, update, nil)
+}
+
+// Services returns the services that are registered with the agent and match filter, by ID; an empty filter matches
+// all. The agent answers from its own memory, without a server. filtered reports that the agent left services out
+// because the token may not read them.
+func (c *Client) Services(ctx context.Context, filter string) (all map[string]*api.AgentService, filtered bool, err error) {
+	values := url.Values{}
+	if filter != "" {
+		values.Set("filter", filter)
+	}
+	a, err := c.Query(ctx, Request{Path: "/v1/agent/services", Values: values, NoIndex: true})
+	if err != nil {
+		return nil, false, err
+	}
+	defer a.Free()
+	if TooManyElements(a.Body) {
+		return nil, false, ErrTooManyElements
+	}
+	if err := json.Unmarshal(a.Body, &all); err != nil {
+		return nil, false, fmt.Errorf("the answer is no list of services: %w", err)
+	}
+	return all, a.Filtered, nil
+}
+
+// ServiceChange waits until the agent's service with this ID differs from hash, or until wait is over. It returns the
+// hash of the service as it is then. An empty hash does not wait. If the service is not registered, the error is a
+// *StatusError with the status 404.
+func (c *Client) ServiceChange(ctx context.Context, id, hash string, wait time.Duration) (string, error) {
+	values := url.Values{}
+	if hash != "" {
+		values.Set("hash", hash)
+		values.Set("wait", strconv.FormatInt(wait.Milliseconds(), 10)+"ms")
+	}
+	var now struct{ ContentHash string }
+	err := c.Call(ctx, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), values, nil, &now)
+	return now.ContentHash, err
 }
