@@ -17,7 +17,7 @@ PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install packages packaging-tools release test-deb check-reproducible clean help
+.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install packages packaging-tools release test-deb check-reproducible generate generate-install clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -54,6 +54,13 @@ lint: ## gofmt, vet, staticcheck, errcheck, import arrows, tidy modules
 	RACE=$(RACE) .ci/lint
 
 check: lint test ## lint and test
+
+generate: ## compile the eBPF programs of internal/kernel again; needs clang 14, see generate-install
+	go build -C .ci/tools -o '$(CURDIR)/bin/' github.com/cilium/ebpf/cmd/bpf2go
+	C_INCLUDE_PATH=/usr/include/$$(clang -print-multiarch) go generate ./internal/kernel
+
+generate-install: ## install what generate needs (Debian, as root)
+	e2e/install clang llvm libbpf-dev
 
 screenshots: consul ## make the pictures in docs/screenshots again
 	go test -count 1 -run '^(TestPageOnAPhoneAndInBothSchemes|TestTopShowsWhatIsWrongInRed)$$' ./e2e -screenshots

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//
+// The programs of the kernel path. They send the connections of this host's clients to the endpoints of services. When in
+// doubt they leave a connection alone, and then the listener in user space serves it. They always return 1: with 0, the
+// kernel would fail the system call of a client that may have nothing to do with Lictor.
+//
+// These files may be used under the MIT license too, because the kernel offers some of its functions only to programs
+// whose license is compatible with the GPL, which the license of Lictor's other files is not.
+
+#include "maps.h"
+
+#include <bpf/bpf_core_read.h>
+
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define IPPROTO_TCP 6
+
+#define LEAVE_ALONE 1
+
+char _license[] SEC("license") = "Dual MIT/GPL";
+
+// COPY copies four words one by one. The verifier accepts the access to a context only in this way.
+#define COPY(to, from)                                                 \
+	do {                                                           \
+		for (int i = 0; i < 4; i++)                            \
+			(to)[i] = *(const volatile __u32 *)&(from)[i]; \
+	} while (0)
+
+// The parts of kernel structures that are read. CO-RE finds them in the running kernel.
+struct sock_common {
+	unsigned char skc_ipv6only : 1;
+} __attribute__((preserve_access_index));
+
+struct sock {
+	struct sock_common __sk_common;
+} __attribute__((preserve_access_index));
+
+static __always_inline struct address of_ipv4(__u32 ip)
+{
+	return (struct address){.words = {0, 0, bpf_htonl(0xffff), ip}};
+}
+
+static __always_inline bool is_ipv4(const struct address *a)
+{
+	return a->words[0] == 0 && a->words[1] == 0 && a->words[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool is_loopback(const struct address *a)
+{
+	if (is_ipv4(a))
+		return (a->words[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return a->words[0] == 0 && a->words[1] == 0 && a->words[2] == 0 && a->words[3] == bpf_htonl(1);
+}
+
+static __always_inline bool is_unspecified(const struct address *a)
+{
+	return a->words[3] == 0 && a->words[0] == 0 && a->words[1] == 0 &&
+	       (a->words[2] == 0 || a->words[2] == bpf_htonl(0xffff));
+}
+
+static __always_inline bool same(const struct address *a, const struct address *b)
+{
+	return a->words[3] == b->words[3] && a->words[2] == b->words[2] && a->words[1] == b->words[1] &&
+	       a->words[0] == b->words[0];
+}
+
+// find_service returns the service that listens at the address, or NULL.
+static __always_inline struct service *find_service(const struct address *asked, __be16 port, __u8 protocol)
+{
+	struct listener key = {.address = *asked, .port = port, .protocol = protocol};
+	__u32 *index = bpf_map_lookup_elem(&listeners, &key);
+
+	if (!index) {
+		if (!is_loopback(asked) && !bpf_map_lookup_elem(&local_addresses, asked))
+			return NULL;
+		if (is_ipv4(asked)) {
+			key.address.words[3] = 0;
+			index = bpf_map_lookup_elem(&listeners, &key);
+		}
+	}
+	if (!index) {
+		key.address = (struct address){};
+		index = bpf_map_lookup_elem(&listeners, &key);
+	}
+	return index ? bpf_map_lookup_elem(&services, index) : NULL;
+}
+
+// choose copies the endpoint whose turn it is to s. A set that is replaced meanwhile may be used for something else
+// already, and then the result does not count.
+static __always_inline bool choose_once(struct service *service, __u64 turn, struct socket *s)
+{
+	__u32 generation = *(volatile __u32 *)&service->generation;
+	struct set *set = &service->sets[generation & 1];
+	__u32 first = *(volatile __u32 *)&set->first, count = *(volatile __u32 *)&set->count;
+
+	if (!count)
+		return false;
+	__u32 at = first + turn % count;
+	__u64 *slot = bpf_map_lookup_elem(&slots, &at);
+	if (!slot)
+		return false;
+	s->endpoint = *slot;
+	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &s->endpoint);
+	if (!endpoint)
+		return false;
+	s->chosen = endpoint->address;
+	s->chosen_port = endpoint->port;
+	s->generation = endpoint->generation;
+	s->timeout = service->timeout;
+	// An atomic operation that returns a value comes after all loads above, also on arm64. The compiler must not know
+	// that it adds nothing.
+	__u32 nothing = 0;
+	barrier_var(nothing);
+	return __sync_fetch_and_add(&service->generation, nothing) == generation;
+}
+
+static __always_inline bool choose(struct service *service, struct socket *s)
+{
+	__u64 turn = __sync_fetch_and_add(&service->turn, 1);
+
+	for (int tries = 0; tries < 3; tries++)
+		if (choose_once(service, turn, s))
+			return true;
+	return false;
+}
+
+// only_ipv6 reports whether the IPv6 socket may not connect to an IPv4 address, as far as is known.
+static __always_inline bool only_ipv6(struct bpf_sock *sk)
+{
+	if (!reads_sock)
+		return true;
+	struct sock *full = (struct sock *)bpf_skc_to_tcp6_sock(sk);
+	return !full || BPF_CORE_READ_BITFIELD(&full->__sk_common, skc_ipv6only);
+}
+
+// can_reach reports whether the socket could connect to the endpoint, as far as its family, its source address and its
+// device decide it.
+static __always_inline bool can_reach(struct bpf_sock_addr *ctx, bool ipv6, bool asked_ipv4, const struct address *to)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct address from;
+
+	if (sk->bound_dev_if)
+		return false;
+	if (!ipv6) {
+		if (!is_ipv4(to))
+			return false;
+		from = of_ipv4(sk->src_ip4);
+	} else {
+		if (is_ipv4(to) && !asked_ipv4 && only_ipv6(sk))
+			return false;
+		COPY(from.words, sk->src_ip6);
+	}
+	if (is_unspecified(&from))
+		return true;
+	return is_ipv4(&from) == is_ipv4(to) && (!is_loopback(&from) || is_loopback(to));
+}
+
+// is_client reports whether the socket is of a client in this network namespace. The first connection of the probe also
+// says which process this is: in a PID namespace, the process itself cannot know that.
+static __always_inline bool is_client(struct bpf_sock_addr *ctx)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	if (bpf_get_netns_cookie(ctx) != netns_cookie)
+		return false;
+	if (probe_cookie && bpf_get_socket_cookie(ctx) == probe_cookie) {
+		own_tgid = tgid;
+		return true;
+	}
+	return tgid != own_tgid;
+}
+
+// redirect chooses an endpoint for a connection and stores it with the socket. It returns NULL if the connection is to
+// be left alone.
+static __always_inline struct socket *redirect(struct bpf_sock_addr *ctx, bool ipv6, struct address asked)
+{
+	if (ctx->protocol != IPPROTO_TCP || ctx->type != SOCK_STREAM || !is_client(ctx))
+		return NULL;
+	// Connecting to the unspecified address connects to a loopback address.
+	if (is_unspecified(&asked)) {
+		if (is_ipv4(&asked))
+			asked.words[3] = bpf_htonl(0x7f000001);
+		else
+			asked.words[3] = bpf_htonl(1);
+	}
+	struct socket chosen = {.asked = asked, .asked_port = ctx->user_port, .progress = CHOSEN};
+	struct service *service = find_service(&asked, chosen.asked_port, IPPROTO_TCP);
+	if (!service || !choose(service, &chosen) || !can_reach(ctx, ipv6, is_ipv4(&asked), &chosen.chosen))
+		return NULL;
+	struct socket *stored = bpf_sk_storage_get(&sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!stored)
+		return NULL;
+	*stored = chosen;
+	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &chosen.endpoint);
+	if (endpoint)
+		__sync_fetch_and_add(&endpoint->counters.picks, 1);
+	return stored;
+}
+
+// has_listener reports whether any TCP service listens at the port. It decides what all other connections of the host
+// pay, so it comes first.
+static __always_inline bool has_listener(struct bpf_sock_addr *ctx)
+{
+	__u32 port = (__u16)ctx->user_port;
+
+	return tcp_ports[(port >> 6) & 1023] & (1ULL << (port & 63));
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	if (!has_listener(ctx))
+		return LEAVE_ALONE;
+	struct socket *s = redirect(ctx, false, of_ipv4(ctx->user_ip4));
+	if (s) {
+		ctx->user_ip4 = s->chosen.words[3];
+		ctx->user_port = s->chosen_port;
+	}
+	return 1;
+}
+
+static __always_inline struct address address6(struct bpf_sock_addr *ctx)
+{
+	struct address a;
+
+	COPY(a.words, ctx->user_ip6);
+	return a;
+}
+
+static __always_inline void set_address6(struct bpf_sock_addr *ctx, const struct address *a)
+{
+	COPY(ctx->user_ip6, a->words);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	if (!has_listener(ctx))
+		return LEAVE_ALONE;
+	struct socket *s = redirect(ctx, true, address6(ctx));
+	if (s) {
+		set_address6(ctx, &s->chosen);
+		ctx->user_port = s->chosen_port;
+	}
+	return 1;
+}
+
+// sent_to returns what the socket stores if its peer is the endpoint to which it was sent. A socket that has connected
+// again elsewhere still stores the earlier connection.
+static __always_inline struct socket *sent_to(struct bpf_sock_addr *ctx, const struct address *peer)
+{
+	struct socket *s = bpf_sk_storage_get(&sockets, ctx->sk, NULL, 0);
+
+	return s && s->chosen_port == (__be16)ctx->user_port && same(&s->chosen, peer) ? s : NULL;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct address peer = of_ipv4(ctx->user_ip4);
+	struct socket *s = sent_to(ctx, &peer);
+
+	if (s) {
+		ctx->user_ip4 = s->asked.words[3];
+		ctx->user_port = s->asked_port;
+	}
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct address peer = address6(ctx);
+	struct socket *s = sent_to(ctx, &peer);
+
+	if (s) {
+		set_address6(ctx, &s->asked);
+		ctx->user_port = s->asked_port;
+	}
+	return 1;
+}
+
+static __always_inline void report(struct socket *s, enum kind kind)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return; // the counters have it
+	*e = (struct event){.endpoint = s->endpoint, .generation = s->generation, .kind = kind};
+	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline void failed(struct endpoint *endpoint, struct socket *s, __u64 *counter, enum kind kind)
+{
+	__sync_fetch_and_add(counter, 1);
+	endpoint->failing = 1;
+	report(s, kind);
+}
+
+// begin is called when the SYN is about to be sent. From here on the kernel calls the program for this socket.
+static __always_inline void begin(struct bpf_sock_ops *ctx, struct endpoint *endpoint, struct socket *s)
+{
+	struct address to;
+
+	if (ctx->family == AF_INET6)
+		COPY(to.words, ctx->remote_ip6);
+	else
+		to = of_ipv4(ctx->remote_ip4);
+	if (s->progress != CHOSEN || !same(&s->chosen, &to) || bpf_htonl(ctx->remote_port) != bpf_ntohs(s->chosen_port))
+		return;
+	// Flags that programs of others have set must stay.
+	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
+					       BPF_SOCK_OPS_RTO_CB_FLAG))
+		return;
+	s->progress = CONNECTING;
+	s->started = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&endpoint->counters.open, 1);
+}
+
+// unanswered is called when the kernel sends the SYN again, or gives up. A client that gives up earlier than the
+// service's timeout does so by its own choice, for example by TCP_USER_TIMEOUT.
+static __always_inline void unanswered(struct bpf_sock_ops *ctx, struct endpoint *endpoint, struct socket *s)
+{
+	if (ctx->args[2])
+		s->gave_up = true;
+	if (s->progress != CONNECTING || s->reported || !s->timeout || bpf_ktime_get_ns() - s->started < s->timeout)
+		return;
+	s->reported = true;
+	failed(endpoint, s, &endpoint->counters.timed_out, TIMED_OUT);
+}
+
+// not_established judges a connection attempt that is over. If the client has closed the socket, or disconnected it, the
+// SYN is still queued. If the kernel has ended the attempt, it has emptied the queue before: because of a reset, of an
+// ICMP message, or because of its own timeout. Kernels before 6.10 keep the queue when an ICMP message arrives.
+static __always_inline void not_established(struct bpf_sock_ops *ctx, struct endpoint *endpoint, struct socket *s)
+{
+	if (s->reported)
+		return;
+	if (!ctx->packets_out && ctx->segs_in)
+		failed(endpoint, s, &endpoint->counters.refused, REFUSED);
+	else if (!ctx->packets_out && ctx->segs_out && !s->gave_up)
+		failed(endpoint, s, &endpoint->counters.unreachable, UNREACHABLE);
+	else
+		__sync_fetch_and_add(&endpoint->counters.abandoned, 1);
+}
+
+// count_bytes adds the bytes of a connection that has ended. The kernel's figures include SYN and FIN.
+static __always_inline void count_bytes(struct bpf_sock_ops *ctx, struct endpoint *endpoint, struct socket *s)
+{
+	__u32 old = ctx->args[0];
+	__u64 sent = ctx->bytes_acked, received = ctx->bytes_received;
+
+	if (sent)
+		sent--;
+	if (sent && (old == BPF_TCP_FIN_WAIT2 || ((old == BPF_TCP_FIN_WAIT1 || old == BPF_TCP_CLOSING ||
+						     old == BPF_TCP_LAST_ACK) && ctx->snd_una == ctx->snd_nxt)))
+		sent--;
+	if (received && (s->fin_received || (old == BPF_TCP_FIN_WAIT2 && received > s->received)))
+		received--;
+	__sync_fetch_and_add(&endpoint->counters.sent, sent);
+	__sync_fetch_and_add(&endpoint->counters.received, received);
+}
+
+static __always_inline void change(struct bpf_sock_ops *ctx, struct endpoint *endpoint, struct socket *s)
+{
+	switch (ctx->args[1]) {
+	case BPF_TCP_ESTABLISHED:
+		if (s->progress != CONNECTING)
+			return;
+		s->progress = CONNECTED;
+		__sync_fetch_and_add(&endpoint->counters.connections, 1);
+		if (endpoint->failing && __sync_lock_test_and_set(&endpoint->failing, 0))
+			report(s, RECOVERED);
+		return;
+	case BPF_TCP_CLOSE_WAIT:
+	case BPF_TCP_CLOSING:
+		s->fin_received = true;
+		return;
+	case BPF_TCP_FIN_WAIT2:
+		s->received = ctx->bytes_received;
+		return;
+	case BPF_TCP_CLOSE:
+		if (s->progress == CONNECTING)
+			not_established(ctx, endpoint, s);
+		else if (s->progress == CONNECTED)
+			count_bytes(ctx, endpoint, s);
+		else
+			return;
+		s->progress = ENDED;
+		__sync_fetch_and_add(&endpoint->counters.open, -1);
+	}
+}
+
+// follow follows the connections that were sent to an endpoint. The kernel calls it several times for each TCP
+// connection of the host, for most of them only for operations that end here at once.
+SEC("sockops")
+int follow(struct bpf_sock_ops *ctx)
+{
+	__u32 op = ctx->op;
+
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB && op != BPF_SOCK_OPS_RTO_CB)
+		return 1;
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk)
+		return 1;
+	struct socket *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (!s)
+		return 1;
+	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &s->endpoint);
+	if (!endpoint || endpoint->generation != s->generation)
+		return 1;
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		begin(ctx, endpoint, s);
+	else if (op == BPF_SOCK_OPS_RTO_CB)
+		unanswered(ctx, endpoint, s);
+	else
+		change(ctx, endpoint, s);
+	return 1;
+}

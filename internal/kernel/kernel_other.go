@@ -1,0 +1,28 @@
+//go:build !linux || !(amd64 || arm64)
+
+package kernel
+
+// A Path exists only on Linux.
+type Path struct{}
+
+func unsupported() error {
+	return &Error{Reason: OtherSystem, Detail: "the kernel path needs Linux on amd64 or arm64"}
+}
+
+// Open returns an Error.
+func Open(Options) (*Path, error) { return nil, unsupported() }
+
+// Probe returns an Error.
+func Probe(string) error { return unsupported() }
+
+// Set returns an Error.
+func (*Path) Set(Service) error { return unsupported() }
+
+// Remove does nothing.
+func (*Path) Remove(string) error { return nil }
+
+// Counters returns zeros.
+func (*Path) Counters(string) (Counters, []EndpointCounters) { return Counters{}, nil }
+
+// Close does nothing.
+func (*Path) Close() error { return nil }

@@ -1,0 +1,382 @@
+//go:build amd64 || arm64
+
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// A table is what the programs read: services, their listeners and their endpoints. It is not safe for concurrent use.
+type table struct {
+	listeners *ebpf.Map
+	ports     *ebpf.Variable
+
+	// The memory of three maps. The programs read and write it at the same time.
+	services  []programService
+	slots     []uint64
+	endpoints []programEndpoint
+
+	byName map[string]*service
+	uses   map[uint16]int // listeners at each port
+	bits   [1024]uint64   // the value of ports
+
+	freeServices  []uint32 // taken from the front: an index rests for as long as possible
+	freeEndpoints []uint32
+	freeSlots     extents
+	owners        map[uint32]owner // by index of endpoints
+}
+
+// A service is a service of a table.
+type service struct {
+	name      string
+	index     uint32
+	listen    map[netip.AddrPort]bool
+	slots     extent // of the current set
+	endpoints map[place]uint32
+	left      []uint32 // endpoints that have left, but have open connections
+	gone      Counters // of endpoints that have no index any more
+}
+
+// A place identifies an endpoint within its service.
+type place struct {
+	key  uint64
+	addr netip.AddrPort
+}
+
+// An owner says to what an index of endpoints belongs.
+type owner struct {
+	service *service
+	place   place
+}
+
+func newTable(o *programObjects) (*table, error) {
+	t := &table{
+		listeners: o.Listeners, ports: o.TcpPorts,
+		byName: map[string]*service{}, uses: map[uint16]int{}, owners: map[uint32]owner{},
+	}
+	var err error
+	if t.services, err = view[programService](o.Services); err == nil {
+		if t.slots, err = view[uint64](o.Slots); err == nil {
+			t.endpoints, err = view[programEndpoint](o.Endpoints)
+		}
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	t.freeServices = indexes(len(t.services))
+	t.freeEndpoints = indexes(len(t.endpoints))
+	t.freeSlots.give(extent{0, uint32(len(t.slots))})
+	return t, nil
+}
+
+func indexes(n int) []uint32 {
+	all := make([]uint32, n)
+	for i := range all {
+		all[i] = uint32(i)
+	}
+	return all
+}
+
+// close unmaps the memory. The table must not be used any more.
+func (t *table) close() {
+	unview(t.services)
+	unview(t.slots)
+	unview(t.endpoints)
+}
+
+// set replaces the state of a service. If it returns an error, the service is as before.
+func (t *table) set(s Service) error {
+	if err := check(s); err != nil {
+		return err
+	}
+	known := t.byName[s.Name]
+	if known == nil {
+		if len(t.freeServices) == 0 {
+			return full("services")
+		}
+		known = &service{name: s.Name, index: t.freeServices[0], endpoints: map[place]uint32{}}
+	}
+	if err := t.setEndpoints(known, s); err != nil {
+		return err
+	}
+	if t.byName[s.Name] == nil {
+		t.byName[s.Name] = known
+		t.freeServices = t.freeServices[1:]
+	}
+	return t.setListeners(known, s.Listen)
+}
+
+func check(s Service) error {
+	for _, e := range s.Endpoints {
+		if !e.Addr.IsValid() || e.Addr.Addr().Zone() != "" || e.Addr.Port() == 0 {
+			return fmt.Errorf("endpoint %s of service %q: the kernel path needs an IP address without a zone, and a port",
+				e.Addr, s.Name)
+		}
+	}
+	return nil
+}
+
+func full(what string) error { return &Error{Reason: Full, Detail: "the kernel path has no room for more " + what} }
+
+// setEndpoints writes the set of slots that is not in use, and then makes it the one in use.
+func (t *table) setEndpoints(known *service, s Service) error {
+	weights := make([]int, len(s.Endpoints))
+	for i, e := range s.Endpoints {
+		weights[i] = e.Weight
+	}
+	order := turns(weights)
+	part, ok := t.freeSlots.take(uint32(len(order)))
+	if !ok {
+		return full("turns of endpoints")
+	}
+	now, missing := make(map[place]uint32, len(s.Endpoints)), 0
+	for _, e := range s.Endpoints {
+		if _, ok := known.endpoints[place{e.Key, e.Addr}]; !ok {
+			missing++
+		}
+	}
+	if t.sweep(known); missing > len(t.freeEndpoints) {
+		t.sweepAll()
+	}
+	if missing > len(t.freeEndpoints) {
+		t.freeSlots.give(part)
+		return full("endpoints")
+	}
+	at := make([]uint32, len(s.Endpoints))
+	for i, e := range s.Endpoints {
+		p := place{e.Key, e.Addr}
+		index, ok := known.endpoints[p]
+		if !ok {
+			index = t.newEndpoint(known, p)
+		}
+		now[p], at[i] = index, index
+	}
+	for i, which := range order {
+		t.slots[part.first+uint32(i)] = uint64(at[which])
+	}
+	inKernel := &t.services[known.index]
+	atomic.StoreUint64(&inKernel.Timeout, uint64(max(s.ConnectTimeout, 0)))
+	t.publish(inKernel, part)
+	t.freeSlots.give(known.slots)
+	known.slots = part
+	for p, index := range known.endpoints {
+		if _, ok := now[p]; !ok {
+			known.left = append(known.left, index)
+		}
+	}
+	known.endpoints = now
+	t.sweep(known)
+	return nil
+}
+
+// publish makes part the slots of the service. A program that is reading the previous ones sees that the generation has
+// changed, and begins again. So they may be used for something else at once.
+func (t *table) publish(s *programService, part extent) {
+	set := &s.Sets[(s.Generation+1)&1]
+	atomic.StoreUint32(&set.First, part.first)
+	atomic.StoreUint32(&set.Count, part.count)
+	atomic.AddUint32(&s.Generation, 1)
+}
+
+// newEndpoint writes a new endpoint. There must be a free index.
+func (t *table) newEndpoint(s *service, p place) uint32 {
+	index := t.freeEndpoints[0]
+	t.freeEndpoints = t.freeEndpoints[1:]
+	e := &t.endpoints[index]
+	atomic.AddUint32(&e.Generation, 1)
+	e.Address, e.Port = addressOf(p.addr.Addr()), portOf(p.addr.Port())
+	e.Failing, e.Service = 0, s.index
+	e.Counters = programCounters{}
+	t.owners[index] = owner{s, p}
+	return index
+}
+
+// sweep frees the indexes of endpoints that have left the service and have no open connections.
+func (t *table) sweep(s *service) {
+	s.left = slices.DeleteFunc(s.left, func(index uint32) bool {
+		c := t.counters(index)
+		if c.Open > 0 {
+			return false
+		}
+		s.gone.add(c)
+		delete(t.owners, index)
+		t.freeEndpoints = append(t.freeEndpoints, index)
+		return true
+	})
+}
+
+func (t *table) sweepAll() {
+	for _, s := range t.byName {
+		t.sweep(s)
+	}
+}
+
+// counters reads the counters of an endpoint.
+func (t *table) counters(index uint32) Counters {
+	c := &t.endpoints[index].Counters
+	return Counters{
+		Picks:       atomic.LoadUint64(&c.Picks),
+		Open:        atomic.LoadUint64(&c.Open),
+		Connections: atomic.LoadUint64(&c.Connections),
+		Refused:     atomic.LoadUint64(&c.Refused),
+		Unreachable: atomic.LoadUint64(&c.Unreachable),
+		TimedOut:    atomic.LoadUint64(&c.TimedOut),
+		Abandoned:   atomic.LoadUint64(&c.Abandoned),
+		Sent:        atomic.LoadUint64(&c.Sent),
+		Received:    atomic.LoadUint64(&c.Received),
+	}
+}
+
+// read returns the counters of a service and of its endpoints.
+func (t *table) read(name string) (Counters, []EndpointCounters) {
+	s := t.byName[name]
+	if s == nil {
+		return Counters{}, nil
+	}
+	t.sweep(s)
+	sum, all := s.gone, make([]EndpointCounters, 0, len(s.endpoints)+len(s.left))
+	add := func(index uint32, left bool) {
+		at := t.owners[index].place
+		c := EndpointCounters{Key: at.key, Addr: at.addr, Left: left, Counters: t.counters(index)}
+		sum.add(c.Counters)
+		all = append(all, c)
+	}
+	for _, index := range s.endpoints {
+		add(index, false)
+	}
+	for _, index := range s.left {
+		add(index, true)
+	}
+	return sum, all
+}
+
+// setListeners makes the service listen at these addresses only.
+func (t *table) setListeners(s *service, listen []netip.AddrPort) error {
+	next := make(map[netip.AddrPort]bool, len(listen))
+	for _, l := range listen {
+		next[netip.AddrPortFrom(l.Addr().Unmap(), l.Port())] = true
+	}
+	for l := range s.listen {
+		if !next[l] {
+			t.removeListener(l)
+		}
+	}
+	previous := s.listen
+	s.listen = make(map[netip.AddrPort]bool, len(next))
+	for l := range next {
+		if !previous[l] {
+			if err := t.addListener(l, s.index); err != nil {
+				return err
+			}
+		}
+		s.listen[l] = true
+	}
+	return nil
+}
+
+func (t *table) addListener(l netip.AddrPort, index uint32) error {
+	if err := t.listeners.Put(keyOf(l), index); errors.Is(err, unix.E2BIG) {
+		return full("listeners")
+	} else if err != nil {
+		return fmt.Errorf("add the listener %s to the kernel path: %w", l, err)
+	}
+	t.uses[l.Port()]++
+	return t.setPort(l.Port())
+}
+
+func (t *table) removeListener(l netip.AddrPort) {
+	_ = t.listeners.Delete(keyOf(l)) // it may be gone already
+	if t.uses[l.Port()]--; t.uses[l.Port()] == 0 {
+		delete(t.uses, l.Port())
+	}
+	_ = t.setPort(l.Port())
+}
+
+// setPort sets or clears the bit of a port.
+func (t *table) setPort(port uint16) error {
+	inKernel := portOf(port)
+	word, bit := inKernel/64, uint64(1)<<(inKernel%64)
+	t.bits[word] &^= bit
+	if t.uses[port] > 0 {
+		t.bits[word] |= bit
+	}
+	return t.ports.Set(t.bits)
+}
+
+// remove removes a service. Its connections go on, but nothing counts them any more.
+func (t *table) remove(name string) {
+	s := t.byName[name]
+	if s == nil {
+		return
+	}
+	delete(t.byName, name)
+	for l := range s.listen {
+		t.removeListener(l)
+	}
+	t.publish(&t.services[s.index], extent{})
+	t.freeSlots.give(s.slots)
+	t.freeServices = append(t.freeServices, s.index)
+	for _, index := range s.endpoints {
+		s.left = append(s.left, index)
+	}
+	for _, index := range s.left {
+		delete(t.owners, index)
+		t.freeEndpoints = append(t.freeEndpoints, index)
+	}
+}
+
+// addressOf returns an address in the form in which the programs compare it.
+func addressOf(a netip.Addr) programAddress {
+	b := a.As16()
+	var p programAddress
+	for i := range p.Words {
+		p.Words[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return p
+}
+
+// portOf returns a port as the number that its two bytes in network byte order are on this processor.
+func portOf(port uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], port)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+func keyOf(l netip.AddrPort) programListener {
+	return programListener{Address: addressOf(l.Addr()), Port: portOf(l.Port()), Protocol: unix.IPPROTO_TCP}
+}
+
+// view returns the memory of an array.
+func view[T any](m *ebpf.Map) ([]T, error) {
+	var element T
+	size := int(unsafe.Sizeof(element)) * int(m.MaxEntries())
+	if unsafe.Sizeof(element) != uintptr(m.ValueSize()) || m.ValueSize()%8 != 0 {
+		return nil, fmt.Errorf("elements of %v have %d bytes, not %d", m, m.ValueSize(), unsafe.Sizeof(element))
+	}
+	pages := (size + unix.Getpagesize() - 1) / unix.Getpagesize() * unix.Getpagesize()
+	b, err := unix.Mmap(m.FD(), 0, pages, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map the memory of %v: %w", m, err)
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), m.MaxEntries()), nil
+}
+
+// unview ends a view.
+func unview[T any](s []T) {
+	if len(s) == 0 {
+		return
+	}
+	size := int(unsafe.Sizeof(s[0])) * len(s)
+	pages := (size + unix.Getpagesize() - 1) / unix.Getpagesize() * unix.Getpagesize()
+	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), pages))
+}
