@@ -35,6 +35,24 @@ func findCgroup(group string) (string, error) {
 	return dir, nil
 }
 
+// ownCgroup returns the directory of this process's control group, or "" if this process does not see it.
+func ownCgroup() string {
+	mounts, _ := os.ReadFile(mountTable)
+	groups, _ := os.ReadFile("/proc/self/cgroup")
+	root := cgroupMount(string(mounts))
+	for line := range strings.Lines(string(groups)) {
+		if group, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok && root != "" && filepath.Clean(group) == group {
+			return filepath.Join(root, group)
+		}
+	}
+	return ""
+}
+
+// includes reports whether the control group at dir is the group at other, or one above it.
+func includes(dir, other string) bool {
+	return other == dir || strings.HasPrefix(other, strings.TrimSuffix(dir, "/")+"/")
+}
+
 // mustBeRoot returns an error if dir is not the root of the whole hierarchy, as in a container that has a cgroup
 // namespace of its own. Only the root has no file cgroup.type, see cgroups(7).
 func mustBeRoot(dir string) error {

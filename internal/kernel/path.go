@@ -44,7 +44,8 @@ type Endpoint struct {
 	Weight int
 
 	// Key identifies the endpoint in events and counters. No two endpoints of a service may have the same key. An
-	// endpoint that keeps its key and its address keeps its counters.
+	// endpoint that keeps its key and its address keeps its counters, also if it leaves and comes back. Only if over a
+	// thousand endpoints of a service have left, or if the maps are full, some of these are forgotten.
 	Key uint64
 }
 
@@ -112,6 +113,6 @@ func (c *Counters) add(other Counters) {
 type EndpointCounters struct {
 	Key  uint64
 	Addr netip.AddrPort
-	Left bool // the endpoint has left the service, but has open connections
+	Left bool // the endpoint has left the service; it goes on counting if it comes back soon enough
 	Counters
 }

@@ -64,15 +64,34 @@ func (p *Path) start(dir string, events func(Event)) (err error) {
 	if p.addresses, err = followAddresses(p.objects.LocalAddresses, p.log); err != nil {
 		return fmt.Errorf("follow the addresses of this host: %w", err)
 	}
-	if err := p.attach(dir); err != nil {
-		return diagnose("attach the eBPF programs to "+dir, err)
-	}
-	if err := p.selfTest(); err != nil {
-		return &Error{Reason: TestFailed, Detail: "the eBPF programs are attached to " + dir +
-			", but a connection of this process did not take the kernel path", Err: err}
+	if err := p.attachAndTest(dir); err != nil {
+		return err
 	}
 	p.reader, err = readEvents(p.objects.Events, p.resolve, events)
 	return err
+}
+
+// attachAndTest attaches the programs to the control group at dir. If this process is not in that group, its connections
+// cannot test the programs there, and so they first test them in the group in which it is.
+func (p *Path) attachAndTest(dir string) error {
+	tested := dir
+	if own := ownCgroup(); !includes(dir, own) {
+		tested = own
+	}
+	if tested == "" { // this process does not see its own group
+		return p.attach(dir)
+	}
+	if err := p.attach(tested); err != nil {
+		return err
+	}
+	if err := p.selfTest(); err != nil {
+		return &Error{Reason: TestFailed, Detail: "the eBPF programs are attached to " + tested +
+			", but a connection of this process did not take the kernel path", Err: err}
+	}
+	if tested == dir {
+		return nil
+	}
+	return errors.Join(p.detach(), p.attach(dir))
 }
 
 // load loads maps and programs into the kernel.
@@ -112,7 +131,7 @@ func netnsCookie() (uint64, error) {
 func (p *Path) attach(dir string) error {
 	group, err := os.Open(dir)
 	if err != nil {
-		return err
+		return &Error{Reason: NoCgroup, Detail: "the control group cannot be opened", Err: err}
 	}
 	defer func() { _ = group.Close() }()
 	for _, each := range []struct {
@@ -127,11 +146,20 @@ func (p *Path) attach(dir string) error {
 	} {
 		l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(group.Fd()), Program: each.program, Attach: each.to})
 		if err != nil {
-			return fmt.Errorf("%v: %w", each.to, err)
+			return diagnose(fmt.Sprintf("attach an eBPF program to %s (%v)", dir, each.to), err)
 		}
 		p.links = append(p.links, l)
 	}
 	return nil
+}
+
+func (p *Path) detach() error {
+	var errs []error
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
+	}
+	p.links = nil
+	return errors.Join(errs...)
 }
 
 // Set replaces the whole state of a service, or adds the service. Clients that connect meanwhile get an endpoint of
@@ -171,11 +199,7 @@ func (p *Path) Counters(name string) (Counters, []EndpointCounters) {
 // Close detaches the programs, so that all new connections go to the proxy. Established connections go on. A second
 // Close does nothing.
 func (p *Path) Close() error {
-	var errs []error
-	for _, l := range p.links {
-		errs = append(errs, l.Close())
-	}
-	p.links = nil
+	err := p.detach()
 	if p.addresses != nil {
 		p.addresses.close()
 		p.addresses = nil
@@ -190,5 +214,5 @@ func (p *Path) Close() error {
 		p.table.close()
 		p.table = nil
 	}
-	return errors.Join(append(errs, p.objects.Close())...)
+	return errors.Join(err, p.objects.Close())
 }

@@ -7,13 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
+
+// maxLeft limits the endpoints of a service that have left but still have counters. Those with open connections may exceed
+// it.
+const maxLeft = 1024
 
 // A table is what the programs read: services, their listeners and their endpoints. It is not safe for concurrent use.
 type table struct {
@@ -42,8 +45,8 @@ type service struct {
 	listen    map[netip.AddrPort]bool
 	slots     extent // of the current set
 	endpoints map[place]uint32
-	left      []uint32 // endpoints that have left, but have open connections
-	gone      Counters // of endpoints that have no index any more
+	left      map[place]uint32 // endpoints that have left; they keep their counters for as long as there is room
+	gone      Counters         // of endpoints that have no index any more
 }
 
 // A place identifies an endpoint within its service.
@@ -104,7 +107,7 @@ func (t *table) set(s Service) error {
 		if len(t.freeServices) == 0 {
 			return full("services")
 		}
-		known = &service{name: s.Name, index: t.freeServices[0], endpoints: map[place]uint32{}}
+		known = &service{name: s.Name, index: t.freeServices[0], endpoints: map[place]uint32{}, left: map[place]uint32{}}
 	}
 	if err := t.setEndpoints(known, s); err != nil {
 		return err
@@ -126,7 +129,9 @@ func check(s Service) error {
 	return nil
 }
 
-func full(what string) error { return &Error{Reason: Full, Detail: "the kernel path has no room for more " + what} }
+func full(what string) error {
+	return &Error{Reason: Full, Detail: "the kernel path has no room for more " + what}
+}
 
 // setEndpoints writes the set of slots that is not in use, and then makes it the one in use.
 func (t *table) setEndpoints(known *service, s Service) error {
@@ -139,27 +144,10 @@ func (t *table) setEndpoints(known *service, s Service) error {
 	if !ok {
 		return full("turns of endpoints")
 	}
-	now, missing := make(map[place]uint32, len(s.Endpoints)), 0
-	for _, e := range s.Endpoints {
-		if _, ok := known.endpoints[place{e.Key, e.Addr}]; !ok {
-			missing++
-		}
-	}
-	if t.sweep(known); missing > len(t.freeEndpoints) {
-		t.sweepAll()
-	}
-	if missing > len(t.freeEndpoints) {
+	at, err := t.indexesOf(known, s.Endpoints)
+	if err != nil {
 		t.freeSlots.give(part)
-		return full("endpoints")
-	}
-	at := make([]uint32, len(s.Endpoints))
-	for i, e := range s.Endpoints {
-		p := place{e.Key, e.Addr}
-		index, ok := known.endpoints[p]
-		if !ok {
-			index = t.newEndpoint(known, p)
-		}
-		now[p], at[i] = index, index
+		return err
 	}
 	for i, which := range order {
 		t.slots[part.first+uint32(i)] = uint64(at[which])
@@ -169,14 +157,51 @@ func (t *table) setEndpoints(known *service, s Service) error {
 	t.publish(inKernel, part)
 	t.freeSlots.give(known.slots)
 	known.slots = part
-	for p, index := range known.endpoints {
-		if _, ok := now[p]; !ok {
-			known.left = append(known.left, index)
+	t.leave(known, s.Endpoints, at)
+	return nil
+}
+
+// indexesOf returns the index of each endpoint. It takes indexes for those that the service does not have.
+func (t *table) indexesOf(s *service, all []Endpoint) ([]uint32, error) {
+	at := make([]uint32, len(all))
+	var missing []int
+	for i, e := range all {
+		index, ok := s.endpoints[e.place()]
+		if !ok {
+			index, ok = s.left[e.place()]
+		}
+		if at[i] = index; !ok {
+			missing = append(missing, i)
 		}
 	}
-	known.endpoints = now
-	t.sweep(known)
-	return nil
+	if len(missing) > len(t.freeEndpoints) {
+		t.sweep(0, all)
+	}
+	if len(missing) > len(t.freeEndpoints) {
+		return nil, full("endpoints")
+	}
+	for _, i := range missing {
+		at[i] = t.newEndpoint(s, all[i].place())
+	}
+	return at, nil
+}
+
+func (e Endpoint) place() place { return place{e.Key, e.Addr} }
+
+// leave makes all the endpoints of the service. The others have left.
+func (t *table) leave(s *service, all []Endpoint, at []uint32) {
+	before := s.endpoints
+	s.endpoints = make(map[place]uint32, len(all))
+	for i, e := range all {
+		s.endpoints[e.place()] = at[i]
+		delete(s.left, e.place())
+	}
+	for p, index := range before {
+		if _, ok := s.endpoints[p]; !ok {
+			s.left[p] = index
+		}
+	}
+	s.sweep(t, maxLeft, nil)
 }
 
 // publish makes part the slots of the service. A program that is reading the previous ones sees that the generation has
@@ -201,24 +226,36 @@ func (t *table) newEndpoint(s *service, p place) uint32 {
 	return index
 }
 
-// sweep frees the indexes of endpoints that have left the service and have no open connections.
-func (t *table) sweep(s *service) {
-	s.left = slices.DeleteFunc(s.left, func(index uint32) bool {
-		c := t.counters(index)
-		if c.Open > 0 {
-			return false
-		}
-		s.gone.add(c)
-		delete(t.owners, index)
-		t.freeEndpoints = append(t.freeEndpoints, index)
-		return true
-	})
+// sweep frees the indexes of endpoints that have left their services.
+func (t *table) sweep(keep int, except []Endpoint) {
+	places := make(map[place]bool, len(except))
+	for _, e := range except {
+		places[e.place()] = true
+	}
+	for _, s := range t.byName {
+		s.sweep(t, keep, places)
+	}
 }
 
-func (t *table) sweepAll() {
-	for _, s := range t.byName {
-		t.sweep(s)
+// sweep frees the indexes of endpoints that have left the service and have no open connections, until only keep are left.
+func (s *service) sweep(t *table, keep int, except map[place]bool) {
+	for p, index := range s.left {
+		if len(s.left) <= keep {
+			return
+		}
+		c := t.counters(index)
+		if c.Open > 0 || except[p] {
+			continue
+		}
+		s.gone.add(c)
+		delete(s.left, p)
+		t.free(index)
 	}
+}
+
+func (t *table) free(index uint32) {
+	delete(t.owners, index)
+	t.freeEndpoints = append(t.freeEndpoints, index)
 }
 
 // counters reads the counters of an endpoint.
@@ -243,7 +280,6 @@ func (t *table) read(name string) (Counters, []EndpointCounters) {
 	if s == nil {
 		return Counters{}, nil
 	}
-	t.sweep(s)
 	sum, all := s.gone, make([]EndpointCounters, 0, len(s.endpoints)+len(s.left))
 	add := func(index uint32, left bool) {
 		at := t.owners[index].place
@@ -327,11 +363,10 @@ func (t *table) remove(name string) {
 	t.freeSlots.give(s.slots)
 	t.freeServices = append(t.freeServices, s.index)
 	for _, index := range s.endpoints {
-		s.left = append(s.left, index)
+		t.free(index)
 	}
 	for _, index := range s.left {
-		delete(t.owners, index)
-		t.freeEndpoints = append(t.freeEndpoints, index)
+		t.free(index)
 	}
 }
 

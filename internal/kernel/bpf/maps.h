@@ -126,12 +126,13 @@ struct socket {
 	__u32 endpoint;
 	__u32 generation; // of the endpoint
 	__u32 progress;
-	__u64 timeout;     // see struct service
-	__u64 started;     // time of the first SYN
-	__u64 received;    // bytes received before the peer had acknowledged our FIN
+	__u64 timeout;	// see struct service
+	__u64 started;	// time of the first SYN
+	__u64 received; // bytes received before the peer had acknowledged our FIN
 	bool fin_received;
 	bool gave_up;  // the kernel sends no further SYN
 	bool reported; // counted as timed out
+	__u8 zero[5];  // without CAP_PERFMON, a program must not read padding
 };
 
 struct {
