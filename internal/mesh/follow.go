@@ -32,10 +32,11 @@ const (
 	// Consul signs 50 certificates a second, and refuses what would have to wait for more than half a second.
 	urgentWidthHTTP2 = 16
 
-	// If there are more identities than turns, each identity asks every roundTime, and so does each destination. A turn
-	// takes minTurn at least.
-	roundTime = 30 * time.Second
-	minTurn   = 20 * time.Millisecond
+	// If there are more identities than turns, each identity asks every roundTime, and each destination every
+	// ruleRoundTime, which bounds how long a denial stays unknown. A turn takes minTurn at least.
+	roundTime     = 30 * time.Second
+	ruleRoundTime = 5 * time.Second
+	minTurn       = 20 * time.Millisecond
 
 	// The pauses before a failed question is repeated.
 	minBackoff  = 100 * time.Millisecond
@@ -62,7 +63,16 @@ const (
 type lane struct {
 	urgent chan struct{} // has an element for each question without an index
 	turns  chan struct{} // has an element for each question that waits on a connection of its own
+	round  time.Duration // how often each follower asks if there are more followers than turns
 	prompt bool          // what is new must be known at once, however often it changes
+}
+
+// turn returns how long a turn takes if this many followers share the turns.
+func (l *lane) turn(crowd int) time.Duration {
+	if turns := cap(l.turns); crowd > turns {
+		return max(l.round*time.Duration(turns)/time.Duration(crowd), minTurn)
+	}
+	return longestWait
 }
 
 // A subject is what a follower asks about: the authorities, the certificate of an identity, or the intentions of a
@@ -185,7 +195,7 @@ func (f *follower) ask(ctx context.Context) (a answered, q question, took time.D
 		q.wait = consul.Jitter(f.longest)
 		if shared != nil && !f.store.source.multiplexes() {
 			queue = shared.turns
-			q.wait = min(q.wait, turn(crowd, cap(queue)))
+			q.wait = min(q.wait, shared.turn(crowd))
 		}
 		q.wait = q.wait.Truncate(time.Millisecond)
 		limit = q.wait + q.wait/16 + consul.Grace // servers hold a question for up to a sixteenth longer
@@ -207,14 +217,6 @@ func (f *follower) ask(ctx context.Context) (a answered, q question, took time.D
 		err = context.Cause(ctx)
 	}
 	return a, q, time.Since(sent), err
-}
-
-// turn returns how long a turn takes if this many followers share so many turns.
-func turn(crowd, turns int) time.Duration {
-	if crowd <= turns {
-		return longestWait
-	}
-	return max(roundTime*time.Duration(turns)/time.Duration(crowd), minTurn)
 }
 
 // The authorities are the subject of one follower. It shares nothing.

@@ -251,7 +251,7 @@ func TestIntentionsAreShared(t *testing.T) {
 // Over plain HTTP, each of a few destinations has a connection, and changes count at once. Many take turns.
 func TestDestinationsTakeTurns(t *testing.T) {
 	for _, tt := range []struct{ destinations, least, most int }{
-		{ruleTurns, 150, 260}, {4 * ruleTurns, 1100, 1800}, {600, 9_000, 13_000},
+		{ruleTurns, 150, 260}, {4 * ruleTurns, 6_500, 9_500}, {600, 60_000, 90_000},
 	} {
 		from := &scriptedSource{ask: waits, http: true}
 		synctest.Test(t, func(t *testing.T) {

@@ -66,8 +66,9 @@ func newStore(o Options, from source) *Store {
 	if from.multiplexes() {
 		width = urgentWidthHTTP2
 	}
-	s.certificates = lane{urgent: make(chan struct{}, width), turns: make(chan struct{}, maxTurns)}
-	s.intentions = lane{urgent: make(chan struct{}, width), turns: make(chan struct{}, ruleTurns), prompt: true}
+	s.certificates = lane{urgent: make(chan struct{}, width), turns: make(chan struct{}, maxTurns), round: roundTime}
+	s.intentions = lane{urgent: make(chan struct{}, width), turns: make(chan struct{}, ruleTurns),
+		round: ruleRoundTime, prompt: true}
 	s.peers.Store(maxPeers)
 	s.restore(o.Saved)
 	return s
