@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -22,13 +23,11 @@ const anyName = "*"
 
 // isOf reports whether the intention is about connections of c.
 func (i *Intention) isOf(c *Client) bool {
-	partition := i.SourcePartition
-	if partition == "" {
-		partition = defaultTenancy
+	if i.Source != c.Service && i.Source != anyName { // so it is with most of them
+		return false
 	}
-	return i.SourcePeer == "" && partition == c.Partition &&
-		(i.SourceNamespace == anyName || i.SourceNamespace == c.Namespace) &&
-		(i.Source == anyName || i.Source == c.Service)
+	return i.SourcePeer == "" && cmp.Or(i.SourcePartition, defaultTenancy) == c.Partition &&
+		(i.SourceNamespace == anyName || i.SourceNamespace == c.Namespace)
 }
 
 // rules are what Consul says about who may connect to a destination. They do not change.

@@ -61,3 +61,32 @@ func TestDecisions(t *testing.T) {
 		}
 	}
 }
+
+// A decision is made in each handshake, and about each open connection when intentions change.
+func TestDecisionAllocatesNothing(t *testing.T) {
+	i := newStore(Options{}, silent{}).Intentions("billing", false)
+	web := clientNamed("web")
+	for _, r := range []*rules{nil, newRules([]Intention{{Source: "*", SourceNamespace: "default"}}, true)} {
+		if r != nil {
+			i.current.Store(r)
+		}
+		if n := testing.AllocsPerRun(100, func() { i.Decide(web) }); n > 0 {
+			t.Errorf("%v allocations", n)
+		}
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	all := make([]Intention, 1000)
+	for n := range all {
+		all[n] = Intention{Source: "service-of-a-name-" + string(rune('a'+n%26)), SourceNamespace: "default",
+			Precedence: 9}
+	}
+	r, web := newRules(all, false), clientNamed("service-of-a-name-0")
+	b.ReportAllocs()
+	for b.Loop() {
+		if r.decide(&web).Allowed {
+			b.Fatal("allowed")
+		}
+	}
+}
