@@ -50,6 +50,7 @@ type Daemon struct {
 	checker    *healthcheck.Checker
 	keys       *keyring
 	proxier    *proxy.Proxier
+	collector  collector // of garbage
 
 	// For the admin API:
 	events *endpoints.Events

@@ -1,6 +1,11 @@
 package daemon
 
-import "testing"
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+)
 
 func TestCollectorPercent(t *testing.T) {
 	for _, test := range []struct {
@@ -20,4 +25,55 @@ func TestCollectorPercent(t *testing.T) {
 				test.services, test.gogc, percent, ours, test.percent, test.ours)
 		}
 	}
+}
+
+func TestPercentForMemoryInUse(t *testing.T) {
+	const mb = 1 << 20
+	for _, test := range []struct {
+		percent int
+		live    uint64
+		want    int
+	}{
+		{100, 0, mostPercent},
+		{100, mb, mostPercent},
+		{100, 4 * mb, 400},
+		{100, 8 * mb, 200},
+		{100, 16 * mb, 100},
+		{100, 500 * mb, 100},
+		{50, 16 * mb, 100},
+		{50, 64 * mb, 50},
+	} {
+		if got := percentFor(test.percent, test.live); got != test.want {
+			t.Errorf("%d%%, %d MB in use: got %d, want %d", test.percent, test.live/mb, got, test.want)
+		}
+	}
+}
+
+// The percentage follows the memory in use: up when there is little, and down when there is much.
+func TestCollectorFollowsTheMemoryInUse(t *testing.T) {
+	t.Setenv("GOGC", "")
+	former := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(former)
+	c := &collector{}
+	c.tune(1)
+	await := func(what string, is func(percent int) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			runtime.GC()
+			c.mu.Lock()
+			percent := c.set
+			c.mu.Unlock()
+			switch {
+			case is(percent):
+				return
+			case time.Now().After(deadline):
+				t.Fatalf("with %s in use, the percentage stays at %d", what, percent)
+			}
+		}
+	}
+	await("little memory", func(percent int) bool { return percent > 100 })
+	kept := make([]byte, 64<<20)
+	await("64 MB", func(percent int) bool { return percent == 100 })
+	runtime.KeepAlive(kept)
+	await("little memory again", func(percent int) bool { return percent > 100 })
 }

@@ -135,7 +135,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 		return nil, withHints(err)
 	}
 	configure(d.balancer, next, keys)
-	tuneCollector(len(next.Services))
+	d.collector.tune(len(next.Services))
 	if !sources.commit(next) {
 		sources.abort()
 		own.Abort()

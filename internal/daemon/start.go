@@ -114,7 +114,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.checker.Apply(healthChecksOf(cfg))
 	d.cycles.Prefer(predecessor.State().Links)
 	d.detect(cfg)
-	tuneCollector(len(cfg.Services))
+	d.collector.tune(len(cfg.Services))
 	_, keys, err := d.keys.prepare(cfg)
 	if err != nil {
 		return err
