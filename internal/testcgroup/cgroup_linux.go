@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -78,6 +81,30 @@ func Remove(name string) error {
 		return err
 	}
 	return remove(filepath.Join(root, name))
+}
+
+// Programs returns how many programs are attached to the group that run when sockets connect, send or receive.
+func (g *Group) Programs(t testing.TB) int {
+	t.Helper()
+	dir, err := os.Open(g.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dir.Close() }()
+	n := 0
+	for _, attach := range []ebpf.AttachType{
+		ebpf.AttachCGroupInet4Connect, ebpf.AttachCGroupInet6Connect,
+		ebpf.AttachCgroupInet4GetPeername, ebpf.AttachCgroupInet6GetPeername, ebpf.AttachCGroupSockOps,
+		ebpf.AttachCGroupUDP4Sendmsg, ebpf.AttachCGroupUDP6Sendmsg,
+		ebpf.AttachCGroupUDP4Recvmsg, ebpf.AttachCGroupUDP6Recvmsg,
+	} {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: attach})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(result.Programs)
+	}
+	return n
 }
 
 // remove removes the folder of a group. It waits up to five seconds for processes that are ending.
