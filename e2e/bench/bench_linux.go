@@ -236,6 +236,18 @@ func (b *bench) launchAll() error {
 	return nil
 }
 
+// instance returns a target's process for a service. Those at both ends of a mesh are started when they are first
+// asked for.
+func (b *bench) instance(t *target, service string) (i *instance, err error) {
+	at := place{t, service}
+	if i = b.instances[at]; i == nil && service == hopsService {
+		if i, err = b.startHops(t); err == nil {
+			b.instances[at] = i
+		}
+	}
+	return i, err
+}
+
 // profile records a proxy with perf, if the options say so, until the returned function is called.
 func (b *bench) profile(i *instance) (stop func()) {
 	if b.options.perf == "" || i.process == nil {
@@ -272,7 +284,8 @@ func (b *bench) profile(i *instance) (stop func()) {
 func (l *load) suits(t *target) bool {
 	return (!l.udp || t.udp) && (!l.one || t.responses) && (!l.sends || t.sends) && (!l.accepts || t.accepts) &&
 		(!l.unix || t.unix) && (!l.sni || t.sni) && (!l.tls || t.tls) && (!l.mesh || t.mesh) &&
-		(l.mesh || !t.meshOnly) && (!l.kernel || t.kernel) && (!l.bounded && !l.fresh || !t.plain)
+		(!l.hops || t.hops) && (!l.follows || t.follows) && (l.mesh || l.hops || !t.meshOnly) &&
+		(l.hops || !t.oneProcess) && (!l.kernel || t.kernel) && (!l.bounded && !l.fresh || !t.plain)
 }
 
 // baseline returns the name of the target that the others are compared with.

@@ -28,6 +28,8 @@ type load struct {
 	sni      bool // needs a choice by the name in a ClientHello
 	tls      bool // needs TLS with clients
 	mesh     bool // needs the TLS of Consul's mesh with endpoints
+	hops     bool // needs both ends of a mesh
+	follows  bool // needs a proxy that follows intentions
 	bounded  bool // needs a limit of UDP sessions
 	kernel   bool // needs a kernel path, and uses its control group itself
 	fullOnly bool // left out of a quick run
@@ -60,6 +62,7 @@ const (
 	mOpen      = "open_us"          // from the start of the process until all listeners are open
 	mAdded     = "added_us"         // processor time that a kernel path adds to what others do
 	mThreads   = "threads"          //
+	mLongest   = "longest_us"       // the longest latency
 	mP99Ratio  = "p99_ratio"        // p99 of the load during a flood, against p99 before it
 	gigabyte   = 1e9 / float64(mib) // in MiB
 	oneWaySize = 1400               //
@@ -119,6 +122,21 @@ func loads() []*load {
 			main: mCPU, run: bulk(meshService, opUp, 1024)},
 		{name: "mesh-down", title: "TLS of the mesh: bulk down, 4 connections", unit: "GB", perUnit: gigabyte,
 			mesh: true, main: mCPU, run: bulk(meshService, opDown, 1024)},
+		{name: "hops-request", title: "both ends of the mesh: request/response of 64 bytes, 32 connections",
+			unit: "request", perUnit: 1, hops: true, main: mCPU, run: requests(hopsService, 32, 30_000, messageSize)},
+		{name: "hops-request-1k", title: "both ends of the mesh: request/response of 1 KB, 32 connections",
+			unit: "request", perUnit: 1, hops: true, main: mCPU, run: requests(hopsService, 32, 30_000, 1024)},
+		{name: "hops-connect", title: "both ends of the mesh: connect, request, close, 32 at a time",
+			unit: "connection", perUnit: 1, hops: true, main: mCPU, run: proxied(hopsService, nil, handshakes)},
+		{name: "hops-up", title: "both ends of the mesh: bulk up, 4 connections", unit: "GB", perUnit: gigabyte,
+			hops: true, main: mCPU, run: bulk(hopsService, opUp, 1024)},
+		{name: "hops-down", title: "both ends of the mesh: bulk down, 4 connections", unit: "GB", perUnit: gigabyte,
+			hops: true, main: mCPU, run: bulk(hopsService, opDown, 1024)},
+		{name: "hops-idle", title: "1,000 idle connections over both ends of the mesh, after 20 KB each way",
+			unit: "pair", hops: true, fresh: true, rounds: 3, main: mPairRSS, run: hopsIdle(1000)},
+		{name: "hops-intentions", title: "1,000 changes of an intention, 5,000 connections of another identity",
+			unit: "change", hops: true, follows: true, fresh: true, rounds: 3, fullOnly: true, main: mLongest,
+			run: intentions(5000, 1000)},
 		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true,
 			main: mCPU, run: datagrams(32, 40_000)},
 		{name: "udp-unconnected", title: "the same, sockets that are not connected", unit: "exchange", perUnit: 1,
@@ -159,7 +177,10 @@ func mostPairs() int { return min((descriptorLimit()-2000)/2, 20_000) }
 // requests returns a load of n kept connections to a service. On each, requests and answers of size bytes alternate.
 func requests(service string, n, work, size int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
-		i := b.instances[place{t, service}]
+		i, err := b.instance(t, service)
+		if err != nil {
+			return nil, err
+		}
 		fds, err := open(i.addrs(), n)
 		if err != nil {
 			return nil, err
@@ -198,7 +219,10 @@ func proxied(
 	service string, header []byte, load func() (n, work int, op byte, answer int),
 ) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
-		i := b.instances[place{t, service}]
+		i, err := b.instance(t, service)
+		if err != nil {
+			return nil, err
+		}
 		n, work, op, answer := load()
 		slots := exchangeSlots(i.addrs(), n, op, answer)
 		for _, s := range slots {
@@ -248,7 +272,10 @@ func exchangeSlots(addrs []netip.AddrPort, n int, op byte, answer int) []slot {
 func bulk(service string, op byte, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		const n = 4
-		i := b.instances[place{t, service}]
+		i, err := b.instance(t, service)
+		if err != nil {
+			return nil, err
+		}
 		fds, err := i.open(n)
 		if err != nil {
 			return nil, err

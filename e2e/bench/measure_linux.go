@@ -67,6 +67,7 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 		mRate:    units / elapsed.Seconds(),
 		mP50:     l.latency.percentile(0.50) / 1e3,
 		mP99:     l.latency.percentile(0.99) / 1e3,
+		mLongest: l.latency.percentile(1) / 1e3,
 		mErrors:  float64(l.errors),
 	}
 	if i.process != nil {

@@ -25,10 +25,11 @@ type plan struct {
 	KernelPath string // Lictor's kernel_path; empty: its default
 	Cgroup     string // control group of the clients of the kernel path; empty: all
 
-	Consul string // agent for Lictor's services without endpoints
-	Dir    string // folder for the files of the process
-	TLS    tlsFiles
-	Mesh   meshFiles
+	Consul  string // agent for Lictor's services without endpoints
+	Dir     string // folder for the files of the process
+	TLS     tlsFiles
+	Mesh    meshFiles
+	Inbound *inbound // the instance's end of a mesh; nil: others serve that
 
 	Pairs       int // open connections at a time, with a reserve
 	Workers     int // number of processors of the proxy
@@ -67,6 +68,7 @@ const (
 
 	tlsService  = "tls"  // TCP whose clients speak TLS
 	meshService = "mesh" // TCP whose endpoints speak the TLS of the mesh
+	hopsService = "hops" // the same, and the proxy is at the other end, too
 
 	fromUnixService = "from-unix" // TCP endpoints whose clients connect to a Unix socket
 	toUnixService   = "to-unix"   // Unix sockets as endpoints, whose clients connect by TCP

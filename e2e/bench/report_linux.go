@@ -16,6 +16,7 @@ func (rs results) markdown(w io.Writer, m machine) error {
 	rs.traffic(&out)
 	rs.besideDirect(&out)
 	rs.floods(&out)
+	rs.changes(&out)
 	rs.idle(&out)
 	rs.starts(&out)
 	rs.added(&out)
@@ -105,6 +106,25 @@ func (rs results) floods(w io.Writer) {
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s/%s | %s |\n", r.load.title, r.target.name, duration(r.median(mP99)),
 			factor(r.median(mP99Ratio)), duration(r.median(mCPU)), r.load.unit, amount(total(r.values(mErrors))))
+	}
+}
+
+// changes reports how fast changes take effect.
+func (rs results) changes(w io.Writer) {
+	titles := false
+	for _, r := range rs {
+		if r.load.main != mLongest {
+			continue
+		}
+		if !titles {
+			titles = true
+			fmt.Fprintln(w, "\n| load | proxy | until one takes effect: p50 | p99 | longest | processor time | "+
+				"resident | errors |")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|--:|")
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s/%s | %s | %s |\n", r.load.title, r.target.name,
+			duration(r.median(mP50)), duration(r.median(mP99)), duration(r.median(mLongest)), duration(r.median(mCPU)),
+			r.load.unit, size(r.median(mRSS)), amount(total(r.values(mErrors))))
 	}
 }
 

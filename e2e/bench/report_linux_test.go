@@ -23,6 +23,8 @@ func someResults() results {
 		{load: l, target: &target{name: "broken"}, samples: []sample{missing(), missing(), missing()}},
 		{load: l, target: &target{name: directTarget},
 			samples: []sample{{mErrors: 0, mMachine: 20}, {mErrors: 0, mMachine: 20}, {mErrors: 0, mMachine: 20}}},
+		{load: &load{name: "b", title: "changes", unit: "change", main: mLongest}, target: &target{name: "lictor"},
+			samples: []sample{{mCPU: 500, mP50: 4e3, mP99: 8e3, mLongest: 9e3, mRSS: 1 << 20, mErrors: 0}}},
 	}
 }
 
@@ -39,6 +41,7 @@ func TestMarkdown(t *testing.T) {
 		"| a <load> | lictor | - | - | - | 2.50 | 1.00 |",
 		"| a <load> | haproxy | 12.0 us/request | 1.00 |",
 		"| a <load> | broken | -/request | - |",
+		"| changes | lictor | 4.0 ms | 8.0 ms | 9.0 ms | 500.0 us/change | 1.0 MB | 0 |",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("got no %q in\n%s", want, out.String())
@@ -61,7 +64,7 @@ func TestJSONHasNullForWhatIsMissing(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Results) != 4 || len(got.Results[0].Rounds) != 3 || *got.Results[0].Medians[mCPU] != 6 {
+	if len(got.Results) != 5 || len(got.Results[0].Rounds) != 3 || *got.Results[0].Medians[mCPU] != 6 {
 		t.Errorf("got %s", out.String())
 	}
 	if v, ok := got.Results[2].Medians[mErrors]; !ok || v != nil {

@@ -33,6 +33,10 @@ func (rs results) svg(w io.Writer, m machine) error {
 	y := plotTop
 	var last *load
 	for _, r := range rs {
+		ratio := rs.ratio(r, r.load.main)
+		if math.IsNaN(ratio) {
+			continue
+		}
 		if r.load != last {
 			if last != nil {
 				y += groupSpace
@@ -42,10 +46,6 @@ func (rs results) svg(w io.Writer, m machine) error {
 				html.EscapeString(r.load.title))
 			fmt.Fprintf(&bars, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\" class=\"small\">%s</text>\n", plotLeft-8,
 				y+2*barHeight+1, measureOf(r.load))
-		}
-		ratio := rs.ratio(r, r.load.main)
-		if math.IsNaN(ratio) {
-			continue
 		}
 		bar(&bars, y, r.target.name, ratio)
 		y += barHeight + 2

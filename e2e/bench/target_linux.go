@@ -32,9 +32,14 @@ type target struct {
 	meshOnly  bool // can do nothing else
 	plain     bool // can only serve TCP and UDP without any option of a service
 	kernel    bool // acts on clients in the control group only
+	hops      bool // can be both ends of a mesh
+	follows   bool // resets connections that a change of an intention denies
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error) // nil: no proxy; clients use the endpoints themselves
 	why       string                        // why it is not available; empty if it is
+
+	oneProcess bool // is both ends of a mesh in one process, and does nothing else
+	registered bool // does not register its end of the mesh itself
 }
 
 // Names of targets that others are compared with.
@@ -49,6 +54,8 @@ type instance struct {
 	target  *target
 	plan    *plan
 	process *testproc.Process // nil without a proxy
+	far     *testproc.Process // the instance's end of a mesh, in the same process group; nil: there is none
+	mesh    *mesh             // of this instance only; nil: there is none
 	log     *testproc.Log
 	exec    time.Time // start time
 }
@@ -73,8 +80,11 @@ func targets(o *options) ([]*target, error) {
 	}
 	sidecar := func(p *plan) ([]string, error) {
 		binary, err := testconsul.Find()
-		return []string{binary, "connect", "proxy", "-log-level", "warn", "-http-addr", p.Mesh.Consul,
-			"-service", meshIdentity, "-upstream", meshService + ":" + p.Listen()}, err
+		argv := []string{binary, "connect", "proxy", "-log-level", "warn", "-http-addr", p.Mesh.Consul}
+		if in := p.Inbound; in != nil {
+			return append(argv, "-service", meshService, "-service-addr", in.Local, "-listen", in.Listen.String()), err
+		}
+		return append(argv, "-service", meshIdentity, "-upstream", meshService+":"+p.Listen()), err
 	}
 	all := []*target{
 		{name: lictorTarget, udp: true, command: run},
@@ -85,10 +95,11 @@ func targets(o *options) ([]*target, error) {
 			}
 		}},
 		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
-		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, mesh: true, unix: true,
-			command: haproxy},
+		{name: "lictor-one", oneProcess: true, command: run},
+		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, mesh: true, hops: true, registered: true,
+			unix: true, command: haproxy},
 		{name: "haproxy-splice", sni: true, unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
-		{name: "consul-proxy", mesh: true, meshOnly: true, command: sidecar},
+		{name: "consul-proxy", mesh: true, meshOnly: true, hops: true, registered: true, command: sidecar},
 		{name: "nginx", udp: true, responses: true, accepts: true, sni: true, unix: true, command: nginx},
 		{name: directTarget, udp: true, plain: true},
 	}
@@ -111,6 +122,11 @@ func targets(o *options) ([]*target, error) {
 			t.mesh = t.understands(func(p *plan) {
 				p.Mesh.Consul, p.Services[0].Mesh = "127.0.0.1:1", true
 			})
+			t.hops = (t.name == lictorTarget || t.oneProcess) && t.understands(func(p *plan) {
+				p.Mesh.Consul, p.Inbound = "127.0.0.1:1", &inbound{Listen: netip.MustParseAddrPort("127.0.0.1:3"),
+					Local: "127.0.0.1:4"}
+			})
+			t.follows = t.hops && !t.oneProcess // whose descriptors do not suffice for 5,000 connections
 			t.sni = t.understands(func(p *plan) { p.Services[0].SNI = true })
 			t.tls = t.understands(func(p *plan) {
 				a, err := newAuthority(p.Dir)
@@ -128,7 +144,7 @@ func (t *target) serves(s service) bool {
 	return (s.Protocol != "udp" || t.udp) && (s.Responses == 0 || t.responses) && (!s.SendProxy || t.sends) &&
 		(!s.AcceptProxy || t.accepts) && (!s.UnixClients && !s.UnixEndpoints || t.unix) &&
 		(!s.SNI || t.sni) && (!s.TLS || t.tls) && (!s.Mesh || t.mesh) && (s.Mesh || !t.meshOnly) &&
-		(s.MaxSessions == 0 || !t.plain)
+		(s.MaxSessions == 0 || !t.plain) && !t.oneProcess
 }
 
 // custom returns the command of a peer that a flag names.
@@ -223,25 +239,52 @@ func (t *target) start(p plan, pins pinning, files string) (*instance, error) {
 		t.adapt(&p)
 	}
 	i := &instance{target: t, plan: &p, log: &testproc.Log{}}
-	if t.command == nil {
+	switch {
+	case t.command == nil:
 		return i, nil
-	}
-	argv, err := t.command(&p)
-	if err == nil {
-		cmd := exec.Command(argv[0], argv[1:]...)
-		cmd.Dir = dir
-		cmd.Stdout, cmd.Stderr = i.log, i.log
-		if p.Services[0].Mesh {
-			cmd.Env = append(os.Environ(), meshEnvironment)
-		}
-		i.exec = time.Now()
-		i.process, err = pins.start(cmd, pins.proxy)
+	case p.Inbound == nil || t.oneProcess:
+		i.process, err = i.run(p, 0, pins)
+	default:
+		err = i.runBoth(pins)
 	}
 	if err != nil {
 		discard(dir)
 		return nil, fmt.Errorf("%s: %w", t.name, err)
 	}
 	return i, nil
+}
+
+// runBoth starts a process for each end of a mesh.
+func (i *instance) runBoth(pins pinning) (err error) {
+	near, far := *i.plan, *i.plan
+	near.Inbound = nil
+	if i.process, err = i.run(near, 0, pins); err != nil {
+		return err
+	}
+	far.Services, far.Dir = nil, filepath.Join(i.plan.Dir, "far")
+	if err = os.Mkdir(far.Dir, 0o700); err == nil {
+		i.far, err = i.run(far, i.group(), pins)
+	}
+	if err != nil {
+		i.process.Kill()
+	}
+	return err
+}
+
+// run starts a process for a plan, in a process group that exists. Zero means a new group, which it leads.
+func (i *instance) run(p plan, group int, pins pinning) (*testproc.Process, error) {
+	argv, err := i.target.command(&p)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.SysProcAttr = p.Dir, &syscall.SysProcAttr{Pgid: group}
+	cmd.Stdout, cmd.Stderr = i.log, i.log
+	if p.Mesh.Consul != "" {
+		cmd.Env = append(os.Environ(), meshEnvironment)
+	}
+	i.exec = time.Now()
+	return pins.start(cmd, pins.proxy)
 }
 
 // ready waits until all services answer.
@@ -345,6 +388,10 @@ func (i *instance) stop() {
 	}
 	pids, err := members(i.group())
 	i.process.Stop(syscall.SIGTERM, time.Second)
+	if i.far != nil {
+		i.far.Stop(syscall.SIGTERM, time.Second)
+	}
+	i.mesh.stop()
 	for _, pid := range pids {
 		if pid != i.group() && err == nil && inGroup(pid, i.group()) {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // the process may have ended just now

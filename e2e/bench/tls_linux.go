@@ -97,15 +97,24 @@ func request(c net.Conn, op byte, size int64, answer int, buf []byte) error {
 }
 
 // openTLS opens n connections with TLS to an instance. Each has had an answer.
-func (b *bench) openTLS(i *instance, n int) ([]*tls.Conn, error) {
-	var all []*tls.Conn
+func (b *bench) openTLS(i *instance, n int) ([]net.Conn, error) {
+	return openConns(n, func() (net.Conn, error) { return b.dialTLS(i) })
+}
+
+func (b *bench) dialTLS(i *instance) (net.Conn, error) {
+	return b.authority.dial(i.addrs()[0], b.authority.config(false))
+}
+
+// openConns opens n connections. Each has had an answer.
+func openConns(n int, dial func() (net.Conn, error)) ([]net.Conn, error) {
+	var all []net.Conn
 	for range n {
-		c, err := b.authority.dial(i.addrs()[0], b.authority.config(false))
+		c, err := dial()
 		if err == nil {
 			err = request(c, opEcho, 0, messageSize, make([]byte, messageSize))
 		}
 		if err != nil {
-			closeTLS(all)
+			closeConns(all)
 			return nil, err
 		}
 		all = append(all, c)
@@ -113,7 +122,7 @@ func (b *bench) openTLS(i *instance, n int) ([]*tls.Conn, error) {
 	return all, nil
 }
 
-func closeTLS(all []*tls.Conn) {
+func closeConns(all []net.Conn) {
 	for _, c := range all {
 		_ = c.Close() // the work is done
 	}
@@ -157,7 +166,7 @@ func tlsRequests(n, work int) func(*bench, *target) (sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer closeTLS(conns)
+		defer closeConns(conns)
 		buf := make([][messageSize]byte, n)
 		return b.cost(i, b.scaled(work), 1, func(l *loop) error {
 			return share(l, n, func(client int) error {
@@ -176,7 +185,7 @@ func tlsBulk(op byte, work int) func(*bench, *target) (sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer closeTLS(conns)
+		defer closeConns(conns)
 		part := b.scaled(work) / n
 		return b.cost(i, n, gigabyte/float64(part), func(l *loop) error {
 			return share(l, n, func(client int) error { return moveBulk(conns[client], op, part) })
@@ -297,29 +306,34 @@ func tlsIdle(n int) func(*bench, *target) (sample, error) {
 			return nil, err
 		}
 		defer b.stop(i)
-		warm, err := b.openUsed(i, 32)
-		if err != nil {
-			return nil, err
-		}
-		defer closeTLS(warm)
-		time.Sleep(b.pause())
-		before, err := usageOf(i.group())
-		if err != nil {
-			return nil, err
-		}
-		conns, err := b.openUsed(i, n)
-		if err != nil {
-			return nil, err
-		}
-		defer closeTLS(conns)
-		return b.rest(i, before, n)
+		return b.idleUsed(i, n, 1, func() (net.Conn, error) { return b.dialTLS(i) })
 	}
 }
 
+// idleUsed measures a new proxy that has n idle connections, each after 20 KB each way. Each is a pair at so many ends.
+func (b *bench) idleUsed(i *instance, n, ends int, dial func() (net.Conn, error)) (sample, error) {
+	warm, err := openUsed(32, dial)
+	if err != nil {
+		return nil, err
+	}
+	defer closeConns(warm)
+	time.Sleep(b.pause())
+	before, err := usageOf(i.group())
+	if err != nil {
+		return nil, err
+	}
+	conns, err := openUsed(n, dial)
+	if err != nil {
+		return nil, err
+	}
+	defer closeConns(conns)
+	return b.rest(i, before, n*ends)
+}
+
 // openUsed opens n connections over which 20 KB have moved each way.
-func (b *bench) openUsed(i *instance, n int) ([]*tls.Conn, error) {
+func openUsed(n int, dial func() (net.Conn, error)) ([]net.Conn, error) {
 	const amount = 20_000
-	conns, err := b.openTLS(i, n)
+	conns, err := openConns(n, dial)
 	if err != nil {
 		return nil, err
 	}
@@ -332,7 +346,7 @@ func (b *bench) openUsed(i *instance, n int) ([]*tls.Conn, error) {
 			err = request(c, opDown, amount, amount, buf)
 		}
 		if err != nil {
-			closeTLS(conns)
+			closeConns(conns)
 			return nil, err
 		}
 	}

@@ -15,6 +15,15 @@ consul { address = "{{.Consul}}" }
 {{- if .Mesh.Consul}}
 consul { address = "{{.Mesh.Consul}}" }
 {{- end}}
+{{- with .Inbound}}
+mesh {
+  bind  = "{{.Listen.Addr}}"
+  ports = "{{.Listen.Port}}-{{.Listen.Port}}"
+}
+expose "mesh" {
+  local = "{{.Local}}"
+}
+{{- end}}
 {{- range .Services}}{{$unix := .UnixEndpoints}}
 service "{{.Name}}" {
   listen   = "{{if .UnixClients}}unix://{{$.Path .}}{{else}}{{.Listen}}{{end}}"
