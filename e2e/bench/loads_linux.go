@@ -64,6 +64,7 @@ const (
 	mThreads   = "threads"          //
 	mLongest   = "longest_us"       // the longest latency
 	mP99Ratio  = "p99_ratio"        // p99 of the load during a flood, against p99 before it
+	mFlood     = "flood_rate"       // handshakes per second of the clients of a flood
 	gigabyte   = 1e9 / float64(mib) // in MiB
 	oneWaySize = 1400               //
 )
@@ -108,8 +109,11 @@ func loads() []*load {
 			perUnit: 1, tls: true, main: mCPU, run: tlsConnects(false, 1_500)},
 		{name: "tls-resume", title: "TLS with clients: the same, resumed sessions", unit: "connection",
 			perUnit: 1, tls: true, main: mCPU, run: tlsConnects(true, 2_500)},
-		{name: "tls-flood", title: "request/response, 32 connections, during a flood of TLS handshakes",
-			unit: "request", perUnit: 1, tls: true, fresh: true, main: mP99Ratio, run: tlsFlood(32, 30_000)},
+		{name: "tls-flood", title: "request/response, 32 connections, during a flood of full TLS handshakes",
+			unit: "request", perUnit: 1, tls: true, fresh: true, main: mP99Ratio,
+			run: tlsFlood(32, 30_000, fullHandshakes)},
+		{name: "tls-hellos", title: "the same, during a flood of prepared ClientHellos", unit: "request",
+			perUnit: 1, tls: true, fresh: true, main: mP99Ratio, run: tlsFlood(32, 30_000, preparedHellos)},
 		{name: "tls-idle", title: "1,000 idle connections of TLS clients, after 20 KB each way", unit: "pair",
 			tls: true, fresh: true, rounds: 3, main: mPairRSS, run: tlsIdle(1000)},
 		{name: "mesh-request", title: "TLS of the mesh: request/response of 64 bytes, 32 connections", unit: "request",

@@ -101,11 +101,12 @@ func (rs results) floods(w io.Writer) {
 		if !titles {
 			titles = true
 			fmt.Fprintln(w, "\n| load | proxy | p99 | p99 without the flood = 1 | processor time, with the handshakes "+
-				"| errors |")
-			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|")
+				"| handshakes | errors |")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|")
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s/%s | %s |\n", r.load.title, r.target.name, duration(r.median(mP99)),
-			factor(r.median(mP99Ratio)), duration(r.median(mCPU)), r.load.unit, amount(total(r.values(mErrors))))
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s/%s | %s/s | %s |\n", r.load.title, r.target.name,
+			duration(r.median(mP99)), factor(r.median(mP99Ratio)), duration(r.median(mCPU)), r.load.unit,
+			amount(r.median(mFlood)), amount(total(r.values(mErrors))))
 	}
 }
 
