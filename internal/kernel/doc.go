@@ -16,14 +16,13 @@
 //     loopback address if it is not on this host, sockets bound to an interface, and IPv6 sockets with IPV6_V6ONLY if it
 //     has an IPv4 address. Without CAP_PERFMON the programs cannot see IPV6_V6ONLY, and leave all IPv6 sockets alone that
 //     would need an IPv4 endpoint;
-//   - MPTCP sockets, because nothing can be stored with the TCP sockets that they consist of;
 //   - all clients of a service without endpoints.
 //
 // The programs take turns over the endpoints exactly in proportion to the weights. They do not implement random_two, which
 // compares connections that only the proxy knows, and no retry: a client whose endpoint refuses sees the refusal.
 //
-// getpeername(2) returns the address to which the client wanted to connect. Programs that look into the tables of the
-// kernel, such as ss(8), see the endpoint.
+// getpeername(2) returns the address to which the client wanted to connect, but for an MPTCP socket it returns that of the
+// endpoint. Programs that look into the tables of the kernel, such as ss(8), see the endpoint.
 //
 // The programs end with the process, because nothing is pinned. Established connections go on.
 package kernel

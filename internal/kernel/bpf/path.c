@@ -247,12 +247,14 @@ int connect6(struct bpf_sock_addr *ctx)
 }
 
 // sent_to returns what the socket stores if its peer is the endpoint to which it was sent. A socket that has connected
-// again elsewhere still stores the earlier connection.
+// again by itself still stores the earlier connection.
 static __always_inline struct socket *sent_to(struct bpf_sock_addr *ctx, const struct address *peer)
 {
 	struct socket *s = bpf_sk_storage_get(&sockets, ctx->sk, NULL, 0);
 
-	return s && s->chosen_port == (__be16)ctx->user_port && same(&s->chosen, peer) ? s : NULL;
+	if (!s || s->progress == ENDED || s->chosen_port != (__be16)ctx->user_port || !same(&s->chosen, peer))
+		return NULL;
+	return s;
 }
 
 SEC("cgroup/getpeername4")
