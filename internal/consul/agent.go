@@ -60,22 +60,34 @@ func (c *Client) UpdateCheck(ctx context.Context, id, status, output string) err
 // all. The agent answers from its own memory, without a server. filtered reports that the agent left services out
 // because the token may not read them.
 func (c *Client) Services(ctx context.Context, filter string) (all map[string]*api.AgentService, filtered bool, err error) {
+	filtered, err = c.list(ctx, "/v1/agent/services", filter, &all)
+	return all, filtered, err
+}
+
+// Checks returns the agent's checks that match filter, by ID, as Services does.
+func (c *Client) Checks(ctx context.Context, filter string) (all map[string]*api.AgentCheck, err error) {
+	_, err = c.list(ctx, "/v1/agent/checks", filter, &all)
+	return all, err
+}
+
+// list decodes what the agent has in its own memory into out.
+func (c *Client) list(ctx context.Context, path, filter string, out any) (filtered bool, err error) {
 	values := url.Values{}
 	if filter != "" {
 		values.Set("filter", filter)
 	}
-	a, err := c.Query(ctx, Request{Path: "/v1/agent/services", Values: values, NoIndex: true})
+	a, err := c.Query(ctx, Request{Path: path, Values: values, NoIndex: true})
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
 	defer a.Free()
 	if TooManyElements(a.Body) {
-		return nil, false, ErrTooManyElements
+		return false, ErrTooManyElements
 	}
-	if err := json.Unmarshal(a.Body, &all); err != nil {
-		return nil, false, fmt.Errorf("the answer is no list of services: %w", err)
+	if err := json.Unmarshal(a.Body, out); err != nil {
+		return false, fmt.Errorf("the answer is not what an agent has: %w", err)
 	}
-	return all, a.Filtered, nil
+	return a.Filtered, nil
 }
 
 // ServiceChange waits until the agent's service with this ID differs from hash, or until wait is over. It returns the

@@ -2,40 +2,25 @@ package sidecar
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
+	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// patient bounds what a test waits for.
-const patient = 30 * time.Second
-
 // loopback is the address of the tests' listeners.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-
-// until waits until ok returns true.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patient); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited too long: %s", what)
-		}
-	}
-}
 
 // A server stands for the proxy: it listens for the instances.
 type server struct {
@@ -112,6 +97,12 @@ func (s *subject) said() (all []What) {
 // as they are.
 func start(t *testing.T, o Options, services ...Service) *subject {
 	t.Helper()
+	return startWith(t, o, func(*Registrar) {}, services...)
+}
+
+// startWith is start, with changes to the Registrar before it runs.
+func startWith(t *testing.T, o Options, change func(*Registrar), services ...Service) *subject {
+	t.Helper()
 	s := &subject{server: &server{listeners: map[netip.AddrPort]net.Listener{}}, log: &testproc.Log{}}
 	if !o.Bind.IsValid() {
 		o.Bind = loopback
@@ -124,6 +115,7 @@ func start(t *testing.T, o Options, services ...Service) *subject {
 	}
 	o.Instances = s.server.serve
 	s.Registrar = New(o)
+	change(s.Registrar)
 	s.Apply(services)
 	if first := s.Instances(); len(first) > 0 {
 		if err := s.server.serve(first); err != nil {
@@ -158,63 +150,98 @@ func clientOf(t testing.TB, o consul.Options) *consul.Client {
 	return c
 }
 
-// A fakeAgent keeps what is registered with it, and records the requests.
-type fakeAgent struct {
-	mu       sync.Mutex
-	services map[string]*api.AgentService
-	requests []string // "METHOD /path?query"
-	bodies   []api.AgentServiceRegistration
-}
-
-func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.requests = append(a.requests, r.Method+" "+r.URL.String())
-	switch path := strings.TrimPrefix(r.URL.Path, "/v1/agent/"); {
-	case path == "services":
-		_ = json.NewEncoder(w).Encode(a.services)
-	case path == "service/register":
-		var body api.AgentServiceRegistration
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			return
+// freePorts returns a range of n ports that are free now.
+func freePorts(t testing.TB, n uint16) Ports {
+	t.Helper()
+	for range 100 {
+		first := 10000 + rand.N(uint16(20000))
+		busy := false
+		for p := first; p < first+n && !busy; p++ {
+			busy = probe(netip.AddrPortFrom(loopback, p)) != nil
 		}
-		a.bodies = append(a.bodies, body)
-		a.services[body.ID] = &api.AgentService{Kind: body.Kind, ID: body.ID, Service: body.Name, Port: body.Port,
-			Address: body.Address, Meta: body.Meta, Tags: body.Tags, Proxy: body.Proxy}
-	case strings.HasPrefix(path, "service/deregister/"):
-		delete(a.services, strings.TrimPrefix(path, "service/deregister/"))
-	case strings.HasPrefix(path, "service/maintenance/"):
-	default:
-		w.WriteHeader(http.StatusNotFound)
-	}
-}
-
-// Namespaces and partitions are of Consul Enterprise, which cannot be had here.
-func TestRegistrationIsInTheNamespaceOfTheInstance(t *testing.T) {
-	agent := &fakeAgent{services: map[string]*api.AgentService{
-		"web-1": {ID: "web-1", Service: "web", Port: 80, Namespace: "team", Partition: "east"},
-	}}
-	fake := httptest.NewServer(agent)
-	defer fake.Close()
-	client := clientOf(t, consul.Options{Address: fake.URL, Namespace: "team", Partition: "east"})
-	s := start(t, Options{Consul: client, Ports: Ports{1024, 65535}}, Service{Name: "web"})
-	until(t, "registered", func() bool { return slices.Contains(s.said(), Exposed) })
-	s.stop()
-	if err := s.End(t.Context()); err != nil {
-		t.Error(err)
-	}
-	agent.mu.Lock()
-	defer agent.mu.Unlock()
-	if len(agent.bodies) == 0 || agent.bodies[0].Namespace != "team" || agent.bodies[0].Partition != "east" {
-		t.Errorf("registered %+v", agent.bodies)
-	}
-	for _, r := range agent.requests {
-		if !strings.Contains(r, "ns=team") || !strings.Contains(r, "partition=east") {
-			t.Errorf("a request without a namespace or a partition: %s", r)
+		if !busy {
+			return Ports{first, first + n - 1}
 		}
 	}
-	if agent.services["web-1"+idSuffix] != nil {
-		t.Error("still registered after the end")
+	t.Fatal("no free ports")
+	return Ports{}
+}
+
+// A cluster is a real agent.
+type cluster struct {
+	*testconsul.Agent
+	api *api.Client
+}
+
+func startAgent(t testing.TB, o testconsul.Options) cluster {
+	t.Helper()
+	o.Binary, o.Dir = testconsul.Need(t), t.TempDir()
+	a, err := testconsul.Start(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(a.Kill)
+	c, err := a.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster{a, c}
+}
+
+// client returns a client of the agent.
+func (c cluster) client(t testing.TB) *consul.Client {
+	return clientOf(t, consul.Options{Address: c.HTTP, Token: c.Token})
+}
+
+// register registers an instance.
+func (c cluster) register(t testing.TB, r api.AgentServiceRegistration) {
+	t.Helper()
+	if err := c.api.Agent().ServiceRegister(&r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// web registers an instance of "web".
+func (c cluster) web(t testing.TB, id string, port int) {
+	t.Helper()
+	c.register(t, api.AgentServiceRegistration{ID: id, Name: "web", Port: port})
+}
+
+// remove deregisters a service.
+func (c cluster) remove(t testing.TB, id string) {
+	t.Helper()
+	if err := c.api.Agent().ServiceDeregister(id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// service returns what the agent has with this ID, or nil.
+func (c cluster) service(id string) *api.AgentService {
+	all, err := c.api.Agent().Services()
+	if err != nil {
+		return nil
+	}
+	return all[id]
+}
+
+// peers returns the ports of the sidecars of "web" that peers in the mesh would use, sorted.
+func (c cluster) peers(t testing.TB) (ports []int) {
+	t.Helper()
+	entries, _, err := c.api.Health().Connect("web", "", true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		ports = append(ports, e.Service.Port)
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// awaitPeers waits until peers would use sidecars at these ports, and no others.
+func (c cluster) awaitPeers(t testing.TB, ports ...int) {
+	t.Helper()
+	testproc.Await(t, fmt.Sprint("sidecars at ports ", ports), func() bool {
+		return slices.Equal(c.peers(t), ports)
+	})
 }

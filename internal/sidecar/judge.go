@@ -20,6 +20,7 @@ type want struct {
 type list struct {
 	services map[string]*api.AgentService // by ID
 	owners   []string                     // marks of this Lictor: that of now, and former ones
+	dead     map[string]bool              // IDs of registrations of other Lictors that do not listen any more
 }
 
 // owns reports whether a registration is one of this Lictor.
@@ -37,12 +38,12 @@ func (l *list) own(serviceID string) *api.AgentService {
 
 // rival returns the sidecar of another program for an instance, or nil.
 func (l *list) rival(s *api.AgentService, local netip.AddrPort) *api.AgentService {
-	if taken := l.services[s.ID+idSuffix]; taken != nil && !l.owns(taken) {
+	if taken := l.services[s.ID+idSuffix]; taken != nil && !l.owns(taken) && !l.dead[taken.ID] {
 		return taken
 	}
 	var found *api.AgentService
 	for _, p := range l.services {
-		if p.Kind != api.ServiceKindConnectProxy || p.Proxy == nil || l.owns(p) {
+		if p.Kind != api.ServiceKindConnectProxy || p.Proxy == nil || l.owns(p) || l.dead[p.ID] {
 			continue
 		}
 		serves := p.Proxy.DestinationServiceID == s.ID

@@ -11,9 +11,8 @@ import (
 
 // A registrationSent is a registration that the agent has accepted.
 type registrationSent struct {
-	is     *api.AgentServiceRegistration
-	at     time.Time
-	listed string // fingerprint of how the agent listed it afterwards; empty: it has not yet
+	is *api.AgentServiceRegistration // nil: a former Registrar has sent it
+	at time.Time
 }
 
 // register registers the instances that have a listener, if the agent lacks them, or has something else.
@@ -50,14 +49,11 @@ func (r *Registrar) mustRegister(
 	if i.sent == nil || i.err != nil {
 		return !now.Before(i.retryAt)
 	}
-	if listed != nil && i.sent.listed == "" && equal(is, i.sent.is) {
-		i.sent.listed = fingerprint(listed)
-	}
 	switch {
 	case listed == nil:
 		r.log.Info("the agent has lost a registration, it is registered again", "service", i.Service, "id", i.ID)
 	case !equal(is, i.sent.is):
-	case i.sent.listed != fingerprint(listed):
+	case !matches(listed, is):
 		if now.Before(i.retryAt) {
 			return false
 		}
@@ -66,7 +62,7 @@ func (r *Registrar) mustRegister(
 			"does another lictor with the same bind and ports use this agent?",
 			"service", i.Service, "id", i.ID, "address", listed.Address, "port", listed.Port)
 	default:
-		return now.Sub(i.sent.at) >= refreshAfter
+		return now.Sub(i.sent.at) >= r.run.refresh
 	}
 	return true
 }

@@ -55,7 +55,8 @@ func New(o Options) *Registrar {
 	r := &Registrar{
 		o: o, log: o.Logger.Named("sidecar"), wake: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		present: map[string]bool{},
-		run:     running{known: map[string]*instance{}, memory: newMemory(o.Ports), owners: []string{o.Owner}},
+		run: running{known: map[string]*instance{}, memory: newMemory(o.Ports), owners: []string{o.Owner},
+			yielded: map[string]bool{}, interval: interval, refresh: refreshAfter},
 	}
 	r.load()
 	r.restore(o.Saved)

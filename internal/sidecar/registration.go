@@ -1,22 +1,24 @@
 package sidecar
 
 import (
-	"encoding/json"
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 )
 
 const (
-	checkInterval = 10 * time.Second // between two checks of the listener, as Consul's default for sidecars
+	checkInterval = 10 * time.Second // between two checks of a listener by the agent, as for other sidecars
 	checkTimeout  = 5 * time.Second
 
-	// reapAfter is after how long without a listener the agent removes a registration. It is Consul's minimum, because
-	// it bounds how long the registration of a dead Lictor keeps another one away.
-	reapAfter = time.Minute
+	// reapAfter is after how long without a listener the agent removes a registration.
+	reapAfter = 10 * time.Minute
+
+	listenerSuffix = ":listener" // makes the ID of the check of the listener from that of the registration
+	healthSuffix   = ":instance" // makes the ID of the check that follows the health of the instance
 )
 
 // registrationOf returns the registration for an instance. It has the tags, the meta and the locality of the instance,
@@ -37,10 +39,10 @@ func registrationOf(i Instance, owner string, bind netip.Addr, source *api.Agent
 			LocalServiceAddress: i.Local.Addr().String(), LocalServicePort: int(i.Local.Port()),
 		},
 		Checks: api.AgentServiceChecks{
-			{CheckID: i.ID + ":listener", Name: "Lictor listens", TCP: checkedAddress(i.Listen).String(),
+			{CheckID: i.ID + listenerSuffix, Name: "Lictor listens", TCP: checkedAddress(i.Listen).String(),
 				Interval: checkInterval.String(), Timeout: checkTimeout.String(), Status: api.HealthPassing,
 				DeregisterCriticalServiceAfter: reapAfter.String()},
-			{CheckID: i.ID + ":service", Name: "Health of " + i.ServiceID, AliasService: i.ServiceID},
+			{CheckID: i.ID + healthSuffix, Name: "Health of " + i.ServiceID, AliasService: i.ServiceID},
 		},
 	}
 	if bind.IsUnspecified() {
@@ -66,16 +68,14 @@ func checkedAddress(listen netip.AddrPort) netip.AddrPort {
 // equal reports whether two registrations say the same.
 func equal(a, b *api.AgentServiceRegistration) bool { return reflect.DeepEqual(a, b) }
 
-// fingerprint returns a text that changes when the agent's registration changes.
-func fingerprint(s *api.AgentService) string {
-	if s == nil {
-		return ""
-	}
-	without := *s
-	without.CreateIndex, without.ModifyIndex, without.ContentHash = 0, 0, ""
-	text, err := json.Marshal(without)
-	if err != nil {
-		return ""
-	}
-	return string(text)
+// matches reports whether the agent's registration is what Lictor has sent.
+func matches(listed *api.AgentService, sent *api.AgentServiceRegistration) bool {
+	p := listed.Proxy
+	return listed.Kind == sent.Kind && listed.Service == sent.Name &&
+		listed.Address == sent.Address && listed.Port == sent.Port &&
+		slices.Equal(listed.Tags, sent.Tags) && maps.Equal(listed.Meta, sent.Meta) &&
+		(sent.Weights == nil || listed.Weights == *sent.Weights) &&
+		p != nil && p.DestinationServiceName == sent.Proxy.DestinationServiceName &&
+		p.DestinationServiceID == sent.Proxy.DestinationServiceID &&
+		p.LocalServiceAddress == sent.Proxy.LocalServiceAddress && p.LocalServicePort == sent.Proxy.LocalServicePort
 }

@@ -136,6 +136,7 @@ func (r *Registrar) save() {
 		err = r.replaceFile(file)
 	}
 	switch {
+	case errors.Is(err, errOver):
 	case err == nil:
 		r.run.dirty, r.run.unsaved = false, false
 	case !r.run.unsaved:
@@ -153,11 +154,11 @@ func (r *Registrar) publish() {
 	p := &published{accepted: slices.Clone(r.run.accepted)}
 	p.State = State{Owner: r.o.Owner, Refused: slices.Clone(r.run.refused), Answered: r.run.answered, Err: r.run.err}
 	for _, i := range r.sorted() {
-		s := InstanceState{Instance: i.Instance, Lost: i.lost, Err: i.err}
+		s := InstanceState{Instance: i.Instance, Lost: i.lost, Err: i.err, CutOff: i.cutOff}
 		if i.sent != nil {
 			s.Registered = i.sent.at
 		}
-		if i.leaving.IsZero() {
+		if i.leaving.IsZero() && i.Listen.IsValid() {
 			p.Instances = append(p.Instances, s)
 		}
 	}

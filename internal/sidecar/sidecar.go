@@ -16,7 +16,8 @@
 // return for changes of all nodes.
 //
 // A registration of Lictor bears the mark MarkOwner in its Meta, and an ID of its own. Only what bears this Lictor's
-// mark is changed or removed. While another sidecar serves the same instance, the instance is refused.
+// mark is changed or removed. While another sidecar serves the same instance, the instance is refused. A sidecar of
+// another Lictor has the same ID, so there is only one; it is taken over when the agent says that its listener is gone.
 //
 // The package does not carry connections and does not hold certificates.
 package sidecar
@@ -154,12 +155,13 @@ type InstanceState struct {
 	Registered time.Time // when the agent last accepted the registration; zero: never
 	Lost       time.Time // since when the agent knows neither the instance nor the registration; zero: it does
 	Err        error     // why the last registration failed; nil: it did not
+	CutOff     string    // what the agent says of its check if it cannot connect to the listener; empty: it can
 }
 
 // A State is what a Registrar does.
 type State struct {
 	Owner     string
-	Instances []InstanceState // sorted by service and ID
+	Instances []InstanceState // that have a port, sorted by service and ID
 	Refused   []Refusal       // sorted likewise
 	Answered  time.Time       // when the agent last listed its services; zero: never
 	Err       error           // why the last question for the services failed; nil: it did not
@@ -182,5 +184,6 @@ const (
 	Refused What = "refused" // the instance is not exposed
 	Failed  What = "failed"  // the agent accepts no registration; the listener stays
 	Works   What = "works"   // the agent accepts registrations again
+	CutOff  What = "cut off" // the agent cannot connect to the listener, so peers do not use it
 	Lost    What = "lost"    // the agent has lost the instance and its registration; the listener stays
 )

@@ -12,8 +12,7 @@ const (
 	// a connection, of which an agent allows a host 200. Changes of further instances are found within interval.
 	maxBells = 16
 
-	bellWait  = 45 * time.Second // how long the agent may hold a question
-	bellPause = time.Second      // between two questions after an error
+	bellWait = 45 * time.Second // how long the agent may hold a question
 )
 
 // watch has Run woken when the registration of an exposed instance changes.
@@ -37,9 +36,11 @@ func (r *Registrar) watch(ctx context.Context) {
 	}
 }
 
-// ring wakes Run whenever the registration of an instance changes, until ctx ends.
+// ring wakes Run whenever the registration of an instance changes, until ctx ends. After an error, Run finds changes by
+// its own questions.
 func (r *Registrar) ring(ctx context.Context, id string) {
 	hash := ""
+	var backoff consul.Backoff
 	for ctx.Err() == nil {
 		limit := bellWait + bellWait/16 + consul.Grace
 		asking, cancel := context.WithTimeoutCause(ctx, limit, &consul.TimeoutError{After: limit})
@@ -51,7 +52,7 @@ func (r *Registrar) ring(ctx context.Context, id string) {
 			r.look()
 		}
 		if err != nil || now == "" {
-			consul.Sleep(ctx, bellPause, nil)
+			consul.Sleep(ctx, backoff.Pause(time.Now(), interval, mostRetry), nil)
 		}
 	}
 }
