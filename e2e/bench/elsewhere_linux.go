@@ -19,11 +19,15 @@ type stranger interface {
 }
 
 // elsewhere returns a load that measures what a kernel path adds to each unit of a stranger's work, while Lictor has
-// many services on it. The stranger works in the control group and outside of it by turns, a block of units each time. The
+// 1,000 TCP services on it, and one for UDP if it can. The stranger works in the control group and outside of it by turns, a block of units each time. The
 // result is the median of the differences.
-func elsewhere(work int, services func() []service, stranger func() stranger) func(*bench, *target) (sample, error) {
+func elsewhere(work int, stranger func() stranger) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
-		p, err := b.plan(backendCount, services()...)
+		services := webs(1000)
+		if t.udp {
+			services = append(services, service{Name: udpService, Protocol: "udp"})
+		}
+		p, err := b.plan(backendCount, services...)
 		if err != nil {
 			return nil, err
 		}

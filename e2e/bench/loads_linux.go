@@ -158,12 +158,10 @@ func loads() []*load {
 		{name: "start-1000", title: "start with 1,000 services", fresh: true, rounds: 3, main: mOpen,
 			run: startServices(1000)},
 		{name: "elsewhere-connect", title: "a connection elsewhere on the host, 1,000 services", kernel: true, rounds: 3,
-			main: mAdded, run: elsewhere(40_000, func() []service { return append(webs(1000), datagramService()) },
-				func() stranger { return &connector{} })},
+			main: mAdded, run: elsewhere(40_000, func() stranger { return &connector{} })},
 		{name: "elsewhere-datagram", title: "a datagram elsewhere on the host, sent and received, 1,000 services",
-			kernel: true, rounds: 3, main: mAdded,
-			run: elsewhere(200_000, func() []service { return append(webs(1000), datagramService()) },
-				func() stranger { return &sender{} })},
+			udp: true, kernel: true, rounds: 3, main: mAdded,
+			run: elsewhere(200_000, func() stranger { return &sender{} })},
 	}
 }
 

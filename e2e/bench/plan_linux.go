@@ -149,9 +149,6 @@ func webs(n int) []service {
 	return all
 }
 
-// datagramService returns a UDP service.
-func datagramService() service { return service{Name: udpService, Protocol: "udp"} }
-
 // ports hands out free ports below the range that the kernel gives to outgoing connections.
 type ports struct{ last int }
 

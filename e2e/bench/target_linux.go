@@ -87,14 +87,14 @@ func targets(o *options) ([]*target, error) {
 		return append(argv, "-service", meshIdentity, "-upstream", meshService+":"+p.Listen()), err
 	}
 	all := []*target{
-		{name: lictorTarget, udp: true, command: run},
-		{name: kernelTarget, udp: true, plain: true, kernel: true, command: run, adapt: func(p *plan) {
+		{name: lictorTarget, command: run},
+		{name: kernelTarget, plain: true, kernel: true, command: run, adapt: func(p *plan) {
 			p.KernelPath = "on"
 			if o.cgroup != nil {
 				p.Cgroup = o.cgroup.Name
 			}
 		}},
-		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
+		{name: "lictor-portable", command: run, adapt: func(p *plan) { p.Portable = true }},
 		{name: "lictor-one", oneProcess: true, command: run},
 		{name: "haproxy", sends: true, accepts: true, sni: true, tls: true, mesh: true, hops: true, registered: true,
 			unix: true, command: haproxy},
@@ -113,6 +113,7 @@ func targets(o *options) ([]*target, error) {
 	}
 	for _, t := range all {
 		if t.why = t.unavailable(); t.why == "" && strings.HasPrefix(t.name, "lictor") {
+			t.udp = t.understands(func(p *plan) { p.Services[0].Protocol = "udp" })
 			t.responses = t.understands(func(p *plan) {
 				p.Services = []service{{Name: "x", Protocol: "udp", Responses: 1}}
 			})
