@@ -412,3 +412,46 @@ service "legacy" {
     endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "db.example.com:5432"]
   }
 }
+
+# Where the services of this host that are exposed below are served to Consul's service mesh.
+# mesh {
+#   bind  = "10.0.0.5"    # required: the address of this host that Consul tells the others
+#   ports = "21000-21255" # each instance of an exposed service takes one
+# }
+
+# Serve a service that is registered at this agent to the mesh: Lictor is its sidecar. The name is the one in Consul, and
+# the token needs service:write for it and for "billing-sidecar-proxy". docs/mesh.md has a guide.
+# expose "billing" {
+#   # Where the service listens. The default is the port of each registration, on 127.0.0.1.
+#   local = "127.0.0.1:8080"
+#
+#   # "enforce": clients need a certificate of the mesh, and an intention that allows them. "permissive": clients without
+#   # a certificate are served in plain text too, whatever the intentions say; for a migration only.
+#   intentions = "enforce"
+#
+#   # What holds while Consul has not said which intentions there are: "deny" or "allow".
+#   unknown_intentions = "deny"
+#
+#   # Only these services, if the intentions allow them: by name, or by SPIFFE ID. The default is to ask intentions only.
+#   # allow_identities = ["web"]
+#
+#   # As in a service.
+#   # allow           = ["10.0.0.0/8"]
+#   # deny            = ["10.66.0.0/16"]
+#   connect_timeout    = "1s"
+#   idle_timeout       = "1h"
+#   half_close_timeout = "5m"
+#   # max_age         = "24h"
+#   # max_age_grace   = "30s"
+#   max_queue          = 1024
+#   queue_timeout      = "5s"
+#   # send_proxy      = "v2" # has the identity of the client too
+#
+#   # How long a client may take for its TLS handshake.
+#   handshake_timeout = "10s"
+#
+#   # Limits for each instance: in all, from each address, and from each identity. The default is "never".
+#   # max_connections              = 500
+#   # max_connections_per_client   = 50
+#   # max_connections_per_identity = 100
+# }

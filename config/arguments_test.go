@@ -25,7 +25,9 @@ var shownAs = map[string]string{
 func (d *argumentDoc) full() string {
 	section := strings.TrimPrefix(strings.ReplaceAll(d.section, "`", ""), "service > ")
 	name := strings.ReplaceAll(section, " > ", ".") + "." + d.name
-	name = strings.TrimPrefix(strings.TrimPrefix(name, "Top level."), `service "NAME".`)
+	for _, block := range []string{"Top level.", `service "NAME".`, `expose "NAME".`} {
+		name = strings.TrimPrefix(name, block)
+	}
 	if other := shownAs[name]; other != "" {
 		return other
 	}

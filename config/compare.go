@@ -15,12 +15,13 @@ import (
 
 // Changes holds the differences between two configurations.
 type Changes struct {
-	blocks []blockChange // only blocks that differ: first the top level, then the services by name
+	blocks []blockChange // only blocks that differ: first the top level, then services by name, then exposed ones
 }
 
 // A blockChange holds the differences of one block.
 type blockChange struct {
-	name      string // empty: the top level
+	of        string // the type of the block; empty: the top level
+	name      string
 	kind      changeKind
 	arguments []argumentChange
 }
@@ -45,13 +46,21 @@ func Compare(old, next *Config) *Changes {
 	if top := differences(argumentsOf(*old), argumentsOf(*next)); len(top) > 0 {
 		c.blocks = append(c.blocks, blockChange{kind: changed, arguments: top})
 	}
-	before, after := byName(old), byName(next)
+	c.blocks = append(c.blocks, compareNamed("service", byName(old), byName(next), defaultsOf)...)
+	c.blocks = append(c.blocks, compareNamed("expose", exposeByName(old), exposeByName(next), defaultsOfExpose)...)
+	return c
+}
+
+// compareNamed compares the blocks of one type by their names. The function defaults returns what an added block has
+// without having it chosen.
+func compareNamed[B any](of string, before, after map[string]*B, defaults func(*B) []namedValue) []blockChange {
+	var all []blockChange
 	for _, name := range sortedUnion(before, after) {
 		b, a := before[name], after[name]
-		block := blockChange{name: name, kind: changed}
+		block := blockChange{of: of, name: name, kind: changed}
 		switch {
 		case b == nil:
-			block.kind, block.arguments = added, differences(defaultsOf(a), argumentsOf(*a))
+			block.kind, block.arguments = added, differences(defaults(a), argumentsOf(*a))
 		case a == nil:
 			block.kind = removed
 		default:
@@ -59,9 +68,9 @@ func Compare(old, next *Config) *Changes {
 				continue
 			}
 		}
-		c.blocks = append(c.blocks, block)
+		all = append(all, block)
 	}
-	return c
+	return all
 }
 
 // defaultsOf returns the default arguments of a service like s. Compare does not list these for an added service,
@@ -80,6 +89,24 @@ func defaultsOf(s *Service) []namedValue {
 		return d.name == "listen" || d.name == "protocol" || d.name == "mesh.as" ||
 			strings.HasPrefix(d.name, "consul.") && s.Consul == nil
 	})
+}
+
+// defaultsOfExpose is defaultsOf for an expose block.
+func defaultsOfExpose(e *Expose) []namedValue {
+	text := "mesh { bind = \"127.0.0.1\" }\nexpose " + Quote(e.Name) + " {}\n"
+	cfg, _ := Parse("", []byte(text), Options{Getenv: func(string) string { return "" }})
+	if cfg == nil {
+		return nil
+	}
+	return slices.DeleteFunc(argumentsOf(cfg.Expose[0]), func(d namedValue) bool { return d.name == "intentions" })
+}
+
+func exposeByName(cfg *Config) map[string]*Expose {
+	all := map[string]*Expose{}
+	for i := range cfg.Expose {
+		all[cfg.Expose[i].Name] = &cfg.Expose[i]
+	}
+	return all
 }
 
 func byName(cfg *Config) map[string]*Service {
@@ -121,7 +148,7 @@ func appendArguments(all []namedValue, prefix string, v reflect.Value) []namedVa
 		field, value := v.Type().Field(i), v.Field(i)
 		name := prefix + argumentName(field.Name)
 		switch value.Interface().(type) {
-		case hcl.Range, []Service:
+		case hcl.Range, []Service, []Expose:
 			continue
 		}
 		if prefix == "" && field.Name == "Name" { // the block's label
@@ -233,23 +260,29 @@ func (c *Changes) Empty() bool { return len(c.blocks) == 0 }
 
 // Summary returns the changes in a line, such as "1 service added, 2 services changed, changed: log_level".
 func (c *Changes) Summary() string {
-	kinds := map[changeKind]int{}
+	type kind struct {
+		of   string
+		kind changeKind
+	}
+	kinds := map[kind]int{}
 	var parts, top []string
 	for _, b := range c.blocks {
-		if b.name != "" {
-			kinds[b.kind]++
+		if b.of != "" {
+			kinds[kind{b.of, b.kind}]++
 			continue
 		}
 		for _, s := range b.arguments {
 			top = append(top, s.name)
 		}
 	}
-	for _, k := range []struct {
-		kind changeKind
-		word string
-	}{{added, "added"}, {changed, "changed"}, {removed, "removed"}} {
-		if n := kinds[k.kind]; n > 0 {
-			parts = append(parts, Plural(n, "service")+" "+k.word)
+	for _, of := range [][2]string{{"service", "service"}, {"expose", "exposed service"}} {
+		for _, k := range []struct {
+			kind changeKind
+			word string
+		}{{added, "added"}, {changed, "changed"}, {removed, "removed"}} {
+			if n := kinds[kind{of[0], k.kind}]; n > 0 {
+				parts = append(parts, Plural(n, of[1])+" "+k.word)
+			}
 		}
 	}
 	if len(top) > 0 {
@@ -269,7 +302,7 @@ type PendingChange struct{ Argument, InForce, Configured string }
 func (c *Changes) Pending() (all []PendingChange) {
 	for _, b := range c.blocks {
 		for _, s := range b.arguments {
-			if b.name == "" && needsRestart(s.name) {
+			if b.of == "" && needsRestart(s.name) {
 				all = append(all, PendingChange{s.name, s.old, s.new})
 			}
 		}
@@ -295,13 +328,13 @@ func (c *Changes) Write(w io.Writer) error {
 	var b strings.Builder
 	for _, block := range c.blocks {
 		indent := ""
-		if block.name != "" {
-			fmt.Fprintf(&b, "%c service %q\n", block.kind, block.name)
+		if block.of != "" {
+			fmt.Fprintf(&b, "%c %s %q\n", block.kind, block.of, block.name)
 			indent = "    "
 		}
 		for _, s := range block.arguments {
 			note := ""
-			if block.name == "" && needsRestart(s.name) {
+			if block.of == "" && needsRestart(s.name) {
 				note = "  # needs a restart or an upgrade"
 			}
 			switch {

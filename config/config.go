@@ -45,6 +45,8 @@ const (
 	DefaultCheckInterval      = 10 * time.Second
 	DefaultCheckTimeout       = 2 * time.Second
 	DefaultMaxSilence         = 30 * time.Second
+	DefaultMeshFirstPort      = 21000
+	DefaultMeshLastPort       = 21255
 )
 
 // A Config is a whole, valid configuration with all defaults.
@@ -84,6 +86,10 @@ type Config struct {
 	AccessLog *AccessLog // nil: no access log
 
 	Services []Service // sorted by name
+
+	// Mesh says where the services of Expose are served. It is set if there are any.
+	Mesh   *MeshServer
+	Expose []Expose // sorted by name
 }
 
 // Admin configures the admin API, the metrics and the page: where they listen and which clients may use them.

@@ -44,6 +44,8 @@ func (l *loader) open(path []string, body hcl.Body, schema *hcl.BodySchema, head
 			b.misspelt = append(b.misspelt, suggest(d, schema, path)...)
 		case strings.HasSuffix(d.Summary, " for service"):
 			d.Detail = "A service has exactly one name. Write service \"web\" { ... }"
+		case strings.HasSuffix(d.Summary, " for expose"):
+			d.Detail = "An expose block has exactly one name, that of a service in Consul. Write expose \"web\" { ... }"
 		}
 	}
 	l.diags = append(l.diags, diags...)
@@ -232,7 +234,8 @@ func (b *block) oneOf(name, def string, valid []string) string {
 		return def
 	}
 	if _, err := indexOf(v, valid); err != nil {
-		b.l.problem(b.rangeOf(name), "Unknown "+strings.ReplaceAll(name, "_", " "), "%v.", err)
+		what := strings.TrimPrefix(strings.ReplaceAll(name, "_", " "), "unknown ")
+		b.l.problem(b.rangeOf(name), "Unknown "+what, "%v.", err)
 		return def
 	}
 	return v

@@ -106,7 +106,7 @@ func elsewhere(name string, path []string) (text string, meant []string) {
 		}
 	}
 	for _, longer := range names(schema) {
-		if strings.HasPrefix(longer, name+"_") {
+		if strings.HasPrefix(longer, name+"_") || longer+"s" == name || longer == name+"s" {
 			return fmt.Sprintf(" Did you mean %q?", longer), []string{longer}
 		}
 	}

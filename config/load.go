@@ -217,11 +217,12 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.services(root)
 	l.consul(root)
 	l.admin(root)
+	l.mesh(root)
 	l.cycles()
 	l.metrics(root)
 	l.accessLog(root)
 	l.onKernelPath()
-	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
+	if len(l.cfg.Services)+len(l.cfg.Expose) == 0 && !l.diags.HasErrors() {
 		l.problem(l.sources.start(), "Nothing to serve",
 			`There is no service. The smallest configuration is: service "web" { listen = "127.0.0.1:9000" }`)
 	}
@@ -230,6 +231,7 @@ func (l *loader) finish() (*Config, Diagnostics) {
 		return nil, diags
 	}
 	slices.SortFunc(l.cfg.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(l.cfg.Expose, func(a, b Expose) int { return strings.Compare(a.Name, b.Name) })
 	cfg := l.cfg // a copy; a pointer to l.cfg would keep the parsed files in memory
 	return &cfg, diags
 }

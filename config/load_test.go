@@ -364,7 +364,8 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, schema := range []*hcl.BodySchema{rootSchema(), adminSchema(), accessLogSchema(), consulSchema(),
-		tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema(), onLeaveSchema()} {
+		tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema(), onLeaveSchema(),
+		meshServerSchema(), exposeSchema()} {
 		for _, a := range schema.Attributes {
 			if !regexp.MustCompile(`(?m)^[ #]*` + a.Name + ` *=`).Match(src) {
 				t.Errorf("%s is not in example.hcl", a.Name)

@@ -37,7 +37,8 @@ func sections() map[string]*hcl.BodySchema {
 		"`service` > `check` > `tls`": tlsSchema(),
 		"`service` > `accept_proxy`":  acceptProxySchema(), "`service` > `tls`": acceptTLSSchema(),
 		"`service` > `tls` > `certificate`": certificateSchema(), "`service` > `endpoint_tls`": endpointTLSSchema(),
-		"`service` > `mesh`":     meshSchema(),
+		"`service` > `mesh`": meshSchema(),
+		"`mesh`":             meshServerSchema(), "`expose \"NAME\"`": exposeSchema(),
 		"`service` > `on_leave`": onLeaveSchema(), "`service` > `consul` > `hold_max`": holdMaxSchema(),
 	}
 }
@@ -182,6 +183,8 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 		text = fmt.Sprintf(service, listen, "check {\nhttp = \"/health\"\ntls {\n"+inner+"\n}\n}")
 	case "`service \"NAME\"`":
 		text = fmt.Sprintf(service, listen, inner)
+	case "`expose \"NAME\"`":
+		text = "mesh { bind = \"10.0.0.5\" }\nexpose \"web\" {\n" + inner + "\n}\n" + fmt.Sprintf(service, listen, "")
 	default:
 		blocks := strings.Split(strings.ReplaceAll(w.doc.section, "`", ""), " > ")
 		outer := blocks[0]
@@ -196,6 +199,9 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 	}
 	cfg, diags := loadText(w.files(text), env)
 	if cfg != nil { // places in the text are not part of the meaning
+		for i := range cfg.Expose {
+			cfg.Expose[i].DeclRange = hcl.Range{}
+		}
 		for i := range cfg.Services {
 			s := &cfg.Services[i]
 			s.DeclRange, s.TimeoutRange = hcl.Range{}, hcl.Range{}

@@ -12,8 +12,19 @@ func rootSchema() *hcl.BodySchema {
 	s := arguments("log_level", "log_json", "shutdown_grace", "upgrade_grace", "engine", "state_dir", "region", "zone",
 		"kernel_path", "kernel_path_cgroup")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "metrics"}, {Type: "access_log"},
-		{Type: "service", LabelNames: []string{"name"}}}
+		{Type: "mesh"}, {Type: "service", LabelNames: []string{"name"}}, {Type: "expose", LabelNames: []string{"name"}}}
 	return s
+}
+
+func meshServerSchema() *hcl.BodySchema {
+	return arguments("bind", "ports")
+}
+
+func exposeSchema() *hcl.BodySchema {
+	return arguments("local", "intentions", "unknown_intentions", "allow_identities", "allow", "deny",
+		"connect_timeout", "idle_timeout", "half_close_timeout", "max_age", "max_age_grace", "handshake_timeout",
+		"max_connections", "max_connections_per_client", "max_connections_per_identity", "max_queue", "queue_timeout",
+		"send_proxy")
 }
 
 func accessLogSchema() *hcl.BodySchema {
@@ -157,6 +168,8 @@ func language() *shape {
 		"admin":      {schema: adminSchema()},
 		"metrics":    {schema: metricsSchema()},
 		"access_log": {schema: accessLogSchema()},
+		"mesh":       {schema: meshServerSchema()},
 		"service":    service,
+		"expose":     {schema: exposeSchema(), labelled: true},
 	}}
 }
