@@ -12,7 +12,7 @@ import (
 const maxCommonName = 256
 
 // appendTLS appends what an endpoint should know of a client that speaks TLS: the name that the client asked for, the
-// protocol that was negotiated, and a TLV of type SSL.
+// protocol that was negotiated, a TLV of type SSL, and the client's identity.
 func appendTLS(t proxyproto.TLVs, p *TLSPeer) proxyproto.TLVs {
 	if p.Protocol != "" {
 		t = t.Append(proxyproto.ALPN, []byte(p.Protocol))
@@ -28,7 +28,11 @@ func appendTLS(t proxyproto.TLVs, p *TLSPeer) proxyproto.TLVs {
 			c.CommonName = name
 		}
 	}
-	return t.AppendSSL(c)
+	t = t.AppendSSL(c)
+	if id := p.Identity(); id != "" {
+		t = t.Append(proxyproto.Identity, []byte(id))
+	}
+	return t
 }
 
 // openSSLName returns OpenSSL's name of a cipher suite, which servers know. The names of TLS 1.3 are the same.
@@ -51,7 +55,7 @@ func openSSLName(name string) string {
 func (h *hop) isPassedOn(t proxyproto.Type) bool {
 	own := []proxyproto.Type{proxyproto.UniqueID}
 	if h.tls != nil {
-		own = append(own, proxyproto.ALPN, proxyproto.Authority, proxyproto.SSL)
+		own = append(own, proxyproto.ALPN, proxyproto.Authority, proxyproto.SSL, proxyproto.Identity)
 	}
 	return !slices.Contains(own, t)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"net/url"
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/proxyproto"
@@ -14,8 +15,9 @@ import (
 func TestProxyHeaderOfATLSClient(t *testing.T) {
 	theirs := proxyproto.TLVs(nil).Append(proxyproto.ALPN, []byte("theirs")).
 		Append(proxyproto.Authority, []byte("theirs")).Append(proxyproto.SSL, []byte("theirs")).
-		Append(0xe0, []byte("x"))
+		Append(proxyproto.Identity, []byte("theirs")).Append(0xe0, []byte("x"))
 	me := &x509.Certificate{Subject: pkix.Name{CommonName: "me"}}
+	web := &x509.Certificate{URIs: []*url.URL{{Scheme: "spiffe", Host: "test", Path: "/web"}}}
 	for _, tt := range []struct {
 		name string
 		peer *TLSPeer
@@ -30,6 +32,9 @@ func TestProxyHeaderOfATLSClient(t *testing.T) {
 			proxyproto.TLVs(nil).Append(proxyproto.ALPN, []byte("h2")).Append(proxyproto.Authority, []byte("web.test")).
 				AppendSSL(proxyproto.TLSClient{Version: "TLSv1.2", Cipher: "ECDHE-RSA-AES256-GCM-SHA384",
 					Certificate: true, Resumed: true, CommonName: "me"}).Append(0xe0, []byte("x"))},
+		{"identity", &TLSPeer{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256, Certificate: web},
+			proxyproto.TLVs(nil).AppendSSL(proxyproto.TLSClient{Version: "TLSv1.3", Cipher: "TLS_AES_128_GCM_SHA256",
+				Certificate: true}).Append(proxyproto.Identity, []byte("spiffe://test/web")).Append(0xe0, []byte("x"))},
 	} {
 		h, n, err := proxyproto.Parse(appendProxyHeader(nil, proxyproto.V2,
 			&hop{client: realClient, server: realServer, tlvs: theirs, tls: tt.peer}))

@@ -16,6 +16,25 @@ func (p *TLSPeer) VersionNumber() string {
 	return strings.TrimPrefix(tls.VersionName(p.Version), "TLS ")
 }
 
+// maxIdentity is how long a SPIFFE ID may be, in bytes (SPIFFE-ID, section 2.4).
+const maxIdentity = 2048
+
+// Identity returns the SPIFFE ID in the client's certificate, such as "spiffe://example.test/ns/default/dc/dc1/svc/web".
+// Identity is empty if there is no certificate, or if its URIs are not exactly one SPIFFE ID (X509-SVID, section 2).
+func (p *TLSPeer) Identity() string {
+	if p.Certificate == nil || len(p.Certificate.URIs) != 1 {
+		return ""
+	}
+	u := p.Certificate.URIs[0]
+	if u.Scheme != "spiffe" || u.Host == "" {
+		return ""
+	}
+	if id := u.String(); len(id) <= maxIdentity {
+		return id
+	}
+	return ""
+}
+
 // Subject returns the subject of the client's certificate, such as "CN=app,O=Example". If it is longer than 512 bytes,
 // Subject cuts it and adds three dots. Subject is empty if there is no certificate.
 func (p *TLSPeer) Subject() string {

@@ -213,12 +213,14 @@ func writeConnections(w io.Writer, all []admin.Connection) error {
 	return t.write(w)
 }
 
-// peerName describes a client that speaks TLS in a word or two: the subject of its certificate, or else the name that
-// it asked for, or else the version.
+// peerName describes a client that speaks TLS in a word or two: its SPIFFE ID, or else the subject of its certificate,
+// or else the name that it asked for, or else the version.
 func peerName(t *admin.TLS) string {
 	switch {
 	case t == nil:
 		return "-"
+	case t.Identity != "":
+		return t.Identity
 	case t.Subject != "":
 		return t.Subject
 	case t.SNI != "":

@@ -155,7 +155,9 @@ func TestTLSOfConnections(t *testing.T) {
 	}
 	all = append(all, admin.Connection{Service: "web", Client: "c", TLS: &admin.TLS{Version: "1.3"}},
 		admin.Connection{Service: "web", Client: "d", TLS: &admin.TLS{Version: "1.3", SNI: "web.test"}},
-		admin.Connection{Service: "web", Client: "e", TLS: &admin.TLS{Version: "1.3", SNI: "x", Subject: "CN=me"}})
+		admin.Connection{Service: "web", Client: "e", TLS: &admin.TLS{Version: "1.3", SNI: "x", Subject: "CN=me"}},
+		admin.Connection{Service: "web", Client: "f", TLS: &admin.TLS{Version: "1.3", Subject: "CN=me",
+			Identity: "spiffe://test/me"}})
 	if err := writeConnections(&secure, all); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +165,7 @@ func TestTLSOfConnections(t *testing.T) {
 		t.Errorf("got\n%s", plain.String())
 	}
 	lines := strings.Split(strings.TrimSpace(secure.String()), "\n")
-	for i, want := range []string{"TLS", "-", "-", "1.3", "web.test", "CN=me"} {
+	for i, want := range []string{"TLS", "-", "-", "1.3", "web.test", "CN=me", "spiffe://test/me"} {
 		if i >= len(lines) || !strings.HasSuffix(lines[i], " "+want) {
 			t.Fatalf("line %d does not end with %s:\n%s", i, want, secure.String())
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"maps"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -55,7 +56,8 @@ func everyField() []proxy.AccessRecord {
 	unserved.Reason, unserved.Refused = proxy.ReasonUnserved, "full"
 	session.Protocol = proxy.UDP
 	served.TLS = &proxy.TLSPeer{Version: tls.VersionTLS13, ServerName: "a", Protocol: "b",
-		Certificate: &x509.Certificate{Subject: pkix.Name{CommonName: "c"}, DNSNames: []string{"d"}}}
+		Certificate: &x509.Certificate{Subject: pkix.Name{CommonName: "c"},
+			URIs: []*url.URL{{Scheme: "spiffe", Host: "d", Path: "/e"}}}}
 	return []proxy.AccessRecord{served, unserved, session}
 }
 

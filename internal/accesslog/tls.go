@@ -11,7 +11,7 @@ func appendTLSText(b []byte, p *proxy.TLSPeer) []byte {
 	b = append(append(b, " tls="...), p.VersionNumber()...)
 	for _, f := range []struct{ name, value string }{
 		{" sni=", p.ServerName}, {" alpn=", p.Protocol}, {" client_subject=", p.Subject()},
-		{" client_names=", strings.Join(p.Names(), ",")},
+		{" client_names=", strings.Join(p.Names(), ",")}, {" client_identity=", p.Identity()},
 	} {
 		if f.value != "" {
 			b = appendWord(append(b, f.name...), f.value)
@@ -40,6 +40,9 @@ func appendTLSJSON(b []byte, p *proxy.TLSPeer) []byte {
 	}
 	if len(p.Names()) > 0 {
 		b = append(b, ']')
+	}
+	if id := p.Identity(); id != "" {
+		b = appendJSONString(append(b, `,"client_identity":`...), id)
 	}
 	return b
 }

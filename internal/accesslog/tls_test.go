@@ -13,6 +13,8 @@ import (
 func TestAccessLinesOfTLS(t *testing.T) {
 	cert := testcert.NewAuthority(t, "root").Issue(t, testcert.Request{CommonName: "an app",
 		Names: []string{"app.test", "10.0.0.1"}}).TLS(t).Leaf
+	web := testcert.NewAuthority(t, "root").Issue(t, testcert.Request{CommonName: "x",
+		URIs: []string{"spiffe://test/web"}}).TLS(t).Leaf
 	for _, tt := range []struct {
 		peer       proxy.TLSPeer
 		text, json string
@@ -23,6 +25,9 @@ func TestAccessLinesOfTLS(t *testing.T) {
 			` tls=1.3 sni=web.test alpn=h2 client_subject="CN=an app" client_names=app.test,10.0.0.1` + "\n",
 			`,"tls":"1.3","sni":"web.test","alpn":"h2","client_subject":"CN=an app",` +
 				`"client_names":["app.test","10.0.0.1"],"endpoint"`},
+		{proxy.TLSPeer{Version: tls.VersionTLS13, Certificate: web},
+			` tls=1.3 client_subject="CN=x" client_names=spiffe://test/web client_identity=spiffe://test/web` + "\n",
+			`,"client_subject":"CN=x","client_names":["spiffe://test/web"],"client_identity":"spiffe://test/web","endpoint"`},
 		{proxy.TLSPeer{Version: tls.VersionTLS13, ServerName: "a\nb c"}, ` tls=1.3 sni="a\nb c"` + "\n",
 			`"tls":"1.3","sni":"a\nb c","endpoint"`},
 	} {

@@ -39,6 +39,8 @@ type TLS struct {
 	ALPN    string   `json:"alpn,omitempty"`
 	Subject string   `json:"client_subject,omitempty"`
 	Names   []string `json:"client_names,omitempty"`
+
+	Identity string `json:"client_identity,omitempty"` // SPIFFE ID in the client's certificate
 }
 
 // ConnectionsAnswer is the response body of /v1/connections.
@@ -96,7 +98,8 @@ func connectionOf(c *proxy.Connection) Connection {
 	}
 	if p := c.TLS; p != nil {
 		one.TLS = &TLS{Version: p.VersionNumber(), Cipher: tls.CipherSuiteName(p.CipherSuite), Resumed: p.Resumed,
-			SNI: p.ServerName, ALPN: p.Protocol, Subject: p.Subject(), Names: p.Names()}
+			SNI: p.ServerName, ALPN: p.Protocol, Subject: p.Subject(), Names: p.Names(),
+			Identity: p.Identity()}
 	}
 	return one
 }

@@ -9,6 +9,10 @@ const (
 	SSL       Type = 0x20 // see AppendSSL
 )
 
+// Identity is the type of the SPIFFE ID that the client has proved by its certificate. The specification of the PROXY
+// protocol knows no such TLV. Istio's node proxy (ztunnel) has introduced this type, and other programs read it.
+const Identity Type = 0xd0
+
 // Types of the TLVs inside of one of type SSL.
 const (
 	sslVersion Type = 0x21
