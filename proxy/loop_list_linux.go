@@ -46,7 +46,7 @@ func (p *loopPair) connection() Connection {
 		c.State = ConnectionClosing
 	case p.state == connecting && p.waiter != nil:
 		c.State = ConnectionWaiting
-	case p.state == greeting, p.state == securing:
+	case p.state == greeting, p.state == guessing, p.state == securing:
 		c.State = ConnectionGreeting
 	case p.state == connecting, p.state == asking:
 		c.State = ConnectionConnecting

@@ -80,6 +80,7 @@ const (
 	connecting pairState = iota
 	greeting
 	asking   // waits until the endpoint accepts sslRequest
+	guessing // waits for the bytes that show whether the client speaks TLS
 	securing // the TLS handshake with the client is under way
 	relaying
 	lingering
@@ -149,11 +150,19 @@ func (p *loopPair) ready(side int, events uint32) {
 		}
 	case securing:
 		p.tls.ends[clientSide].shake.wake()
+	case guessing:
+		p.guess()
+		p.noticeReset(events)
 	case greeting:
 		p.hear()
-		if p.state == connecting && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 { // epoll reports this only once
-			p.clientReset()
-		}
+		p.noticeReset(events)
+	}
+}
+
+// noticeReset ends a pair whose opening has just ended if the client has failed: epoll reports that only once.
+func (p *loopPair) noticeReset(events uint32) {
+	if p.state == connecting && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		p.clientReset()
 	}
 }
 

@@ -392,11 +392,17 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, t *tenants) {
 
 // openClient secures the client's end if it must speak TLS, and then dials.
 func (p *loopPair) openClient() {
-	if a := p.s.spec.Load().AcceptTLS; a != nil {
+	a := p.s.spec.Load().AcceptTLS
+	switch {
+	case a == nil:
+		p.connect()
+	case a.Plain:
+		p.state = guessing
+		p.loop.wheel.Set(&p.timer, p.loop.now+peekTimeout)
+		p.guess()
+	default:
 		p.welcomeTLS(a)
-		return
 	}
-	p.connect()
 }
 
 // admitted reports whether the client may be served, and counts the client. If not, admitted has ended the pair.

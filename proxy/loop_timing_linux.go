@@ -53,6 +53,8 @@ func (p *loopPair) Timeout() {
 			return
 		}
 		p.connectFailed(unix.ETIMEDOUT)
+	case guessing:
+		p.silent()
 	case securing:
 		p.insecure()
 	case greeting:

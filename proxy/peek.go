@@ -88,6 +88,30 @@ func (k *peek) request(b []byte) (answer byte, wait bool, err error) {
 	return sslAccepted, false, nil
 }
 
+// A guess says whether a client of AcceptTLS.Plain speaks TLS.
+type guess int
+
+const (
+	needsMore guess = iota // the bytes do not tell yet
+	speaksPlain
+	speaksTLS
+)
+
+// guessOf looks at b, the first bytes of a client. guessSize bytes always suffice. whole says that no more will come.
+func guessOf(b []byte, whole bool) guess {
+	var s clienthello.Scanner
+	switch _, _, err := s.Scan(b); {
+	case errors.Is(err, clienthello.ErrNotTLS), len(b) == 0 && whole:
+		return speaksPlain
+	case len(b) < guessSize && !whole:
+		return needsMore
+	}
+	return speaksTLS
+}
+
+// guessSize is the size of the header of a record and the type of the message in it.
+const guessSize = 6
+
 // noDescriptors returns the error for a client of s that got no descriptors after its service was chosen.
 func noDescriptors(s *service) error {
 	return fmt.Errorf("%w: service %q gets no more", errOutOfDescriptors, s.name())

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -14,13 +13,9 @@ import (
 
 // This file has what TLS needs of the portable engine; secureConn speaks it.
 
-// secure shakes hands with a client of s as a says. first are bytes of the client that were read before. If the client
-// has gone, the error is a clientError.
-func (t *tcpSocket) secure(client streamConn, s *service, a *AcceptTLS, src netip.AddrPort, first []byte,
-	began time.Time) (*secureConn, error) {
-	place := t.engine.roster.add(&tcpClient{socket: t, dialer: &dialer{service: s, src: src}, began: began,
-		greeting: true})
-	defer t.engine.roster.remove(place)
+// secure shakes hands with a client as a says. first are bytes of the client that were read before. If the client has
+// gone, the error is a clientError.
+func (t *tcpSocket) secure(client streamConn, a *AcceptTLS, first []byte) (*secureConn, error) {
 	w := &wire{streamConn: client, bare: client, first: first, heard: len(first) > 0}
 	c, err := t.engine.handshakes.shake(t.cutting, w, tls.Server(w, a.Config()), time.Now().Add(a.timeout()))
 	switch {

@@ -176,12 +176,12 @@ func (t *tcpSocket) handle(client streamConn, now *tenants) {
 		defer s.uncount(src)
 	}
 	if a := s.spec.Load().AcceptTLS; a != nil {
-		c, err := t.secure(client, s, a, src, first, began)
+		c, rest, err := t.open(client, s, a, src, first, began)
 		if err != nil {
 			t.refuse(client, s, src, err, began)
 			return
 		}
-		client, first, h.tls = c, nil, peerOf(c)
+		client, first, h.tls = c, rest, peerOf(c)
 	}
 	t.forward(client, s, &h, first, began)
 }

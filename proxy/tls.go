@@ -22,6 +22,11 @@ type AcceptTLS struct {
 
 	// Timeout is how long the handshake may take. A zero or negative Timeout means 10 s.
 	Timeout time.Duration
+
+	// Plain serves clients in plain text too: those whose first bytes do not begin a TLS handshake. Nothing of them is
+	// decrypted, and all of it reaches the endpoint, such as PostgreSQL's request for TLS. A client that sends nothing
+	// for 5 s counts as plain, because the server of its protocol may speak first.
+	Plain bool
 }
 
 func (a *AcceptTLS) equal(o *AcceptTLS) bool { return a == o }

@@ -30,6 +30,17 @@ func RecvStream(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
+// PeekStream is RecvStream, but leaves the bytes in the socket.
+func PeekStream(fd int32, b []byte) (int, syscall.Errno) {
+	for {
+		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+			uintptr(len(b)), unix.MSG_PEEK, 0, 0)
+		if err != unix.EINTR {
+			return int(n), err
+		}
+	}
+}
+
 // SendStream writes as much of b to a stream as fits in its send buffer, and returns the number of bytes written.
 func SendStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
