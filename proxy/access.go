@@ -24,7 +24,7 @@ type AccessRecord struct {
 	Up, Down int64         // bytes to the endpoint and from the endpoint
 	Reason   string        // one of the constants below
 	Refused  string        // the word of the Refusal if the client got no endpoint; otherwise empty
-	Err      error         // the system's error, or that of TLS, if one side failed; otherwise nil
+	Err      error         // the system's error, or that of TLS, if one side failed; why, with ReasonIntention; or nil
 	TLS      *TLSPeer      // what the TLS handshake with the client has shown; nil if there was none
 
 	DatagramsUp, DatagramsDown int64 // UDP: datagrams to the endpoint and from the endpoint
@@ -46,6 +46,7 @@ func clientName(client netip.AddrPort) any {
 const (
 	ReasonUnserved       = "unserved"                  // no endpoint was reached for the client
 	ReasonDenied         = "denied by the destination" // see EndpointTLS.Denies
+	ReasonIntention      = "denied by an intention"    // see ErrForbidden and Proxier.Reexamine
 	ReasonPerClient      = "per-client limit"          // the client was at its limit, see Service.MaxPerClient
 	ReasonClientClosed   = "client closed"
 	ReasonEndpointClosed = "endpoint closed"

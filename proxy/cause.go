@@ -50,6 +50,7 @@ const (
 	RefusedHandshake                  // the TLS handshake with the client failed
 	RefusedNoRoute                    // the client's first bytes choose no service, see Service.SNI
 	RefusedDenied                     // the endpoint denied the connection, see EndpointTLS.Denies
+	RefusedIntention                  // the client may not use the service because of who it is, see ErrForbidden
 	refusals           int     = iota
 )
 
@@ -59,11 +60,14 @@ type RefusedBy [refusals]int64
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client",
-		"not_allowed", "proxy_header", "handshake", "no_route", "denied"}[r]
+		"not_allowed", "proxy_header", "handshake", "no_route", "denied", "intention"}[r]
 }
 
 // refusalOf returns the Refusal for an error that was passed to unserved.
 func refusalOf(err error) Refusal {
+	if e := identityErrorIn(err); e != nil {
+		return e.refusal
+	}
 	switch {
 	case err == errClientLimit:
 		return RefusedPerClient

@@ -35,6 +35,7 @@ const (
 	endDrained
 	endEjected
 	endForbidden
+	endIntention
 
 	// endHanded is why a session ends that goes on in another process. A session that ends for endHanded makes no
 	// record, because the other process records the whole session.
@@ -62,6 +63,7 @@ var endTexts = [...]string{
 	endDrained:   ReasonDrained,
 	endEjected:   ReasonEndpointEjected,
 	endForbidden: ReasonNotAllowed,
+	endIntention: ReasonIntention,
 	endHanded:    "",
 }
 
@@ -73,6 +75,8 @@ func (r endReason) String() string {
 		return ReasonNotAllowed
 	case r == unservedFor(RefusedDenied):
 		return ReasonDenied
+	case r == unservedFor(RefusedIntention):
+		return ReasonIntention
 	case r.isUnserved():
 		return ReasonUnserved
 	}
@@ -104,10 +108,13 @@ type clientError struct{ cause error }
 func (e *clientError) Error() string { return "the client has gone" }
 
 // endOf returns why a client's connection ends after its search for an endpoint has ended with err. cause is the
-// system's error, or nil.
+// system's error, or why the client is refused because of who it is, or nil.
 func endOf(err error) (why endReason, cause error) {
 	var gone *clientError
+	var reset *forbiddenError
 	switch {
+	case errors.As(err, &reset):
+		return endIntention, reset.why
 	case errors.As(err, &gone) && gone.cause != nil:
 		return clientFailed, gone.cause
 	case gone != nil:
@@ -115,7 +122,10 @@ func endOf(err error) (why endReason, cause error) {
 	case errors.Is(err, context.Canceled):
 		return endCut, nil
 	}
-	return unservedFor(refusalOf(err)), nil
+	if e := identityErrorIn(err); e != nil {
+		cause = e.why
+	}
+	return unservedFor(refusalOf(err)), cause
 }
 
 // rootOf returns the system's error in err, or err if there is none. rootOf turns EPIPE into ECONNRESET: the system

@@ -307,7 +307,13 @@ func (p *loopPair) unserved(err error) {
 		err = whyNone(p.dial.errs, err)
 	}
 	why, cause := endOf(err)
-	errno, _ := cause.(syscall.Errno)
+	errno, is := cause.(syscall.Errno)
+	if cause != nil && !is && p.tls != nil {
+		p.tls.cause = cause
+	}
+	if e := identityErrorIn(err); e != nil {
+		p.tls.shown = e.peer
+	}
 	p.because(why, errno)
 	if why.isUnserved() {
 		p.s.unserved(p.src, err)

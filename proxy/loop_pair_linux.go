@@ -435,7 +435,10 @@ func (p *loopPair) close() {
 		p.tellEnd()
 	}
 	p.leave()
-	p.tls = nil
+	if p.tls != nil {
+		p.tls.leave()
+		p.tls = nil
+	}
 	p.state, p.serial = pairClosed, 0
 	p.loop.release(p.number)
 	p.socket.pairEnded(p)

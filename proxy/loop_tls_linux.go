@@ -19,9 +19,11 @@ import (
 type pairTLS struct {
 	ends   [2]*tlsEnd // by side; nil if that end is bare or given up
 	cause  error      // error of TLS that ended the pair; nil if none did
-	shown  *TLSPeer   // what the client's end has shown; set if that end is given up and a log wants to know
+	shown  *TLSPeer   // what the client's end has shown; set if that end is given up or refused, and a log wants to know
 	denies bool       // EndpointTLS.Denies of the endpoint's end
 	inside bool       // EndpointTLS.HeaderInside of the endpoint's end
+
+	identified *identifiedPair // nil if the client has no identity
 }
 
 // A tlsEnd is one end of a pair that speaks TLS. It is the net.Conn of its tls.Conn.

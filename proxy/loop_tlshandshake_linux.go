@@ -30,6 +30,7 @@ type handshake struct {
 	buf     *[maxRecord]byte
 	heard   bool          // the peer has sent something
 	began   time.Duration // by the loop's clock
+	changes uint64        // of identityIndex.changed, before the handshake with a client
 	unsent  syscall.Errno // an endpoint has reset the connection before it took all; see handshake.write
 }
 
@@ -222,9 +223,13 @@ func (p *loopPair) handshaken(e *tlsEnd, err error) {
 	case e.side == clientSide && err == nil:
 		p.loop.wheel.Clear(&p.timer)
 		p.state = connecting
+		if err = p.identify(h.changes); err != nil {
+			p.unserved(err)
+			return
+		}
 		p.connect()
 	case e.side == clientSide:
-		p.unserved(whyNoHandshake(err, h.heard))
+		p.unserved(whyNoHandshake(e.conn, err, h.heard))
 	case err == nil:
 		p.joinEndpoint()
 	default:
@@ -232,9 +237,12 @@ func (p *loopPair) handshaken(e *tlsEnd, err error) {
 	}
 }
 
-// whyNoHandshake returns why a client is not served whose handshake has failed with err. heard says whether the client
-// has sent anything.
-func whyNoHandshake(err error, heard bool) error {
+// whyNoHandshake returns why a client is not served whose handshake over c has failed with err. heard says whether the
+// client has sent anything.
+func whyNoHandshake(c *tls.Conn, err error, heard bool) error {
+	if e := forbiddenIn(c, err); e != nil {
+		return e
+	}
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &errno):
@@ -256,7 +264,9 @@ func (p *loopPair) welcomeTLS(a *AcceptTLS) {
 		first = append(first, k.buf[k.from:k.to]...)
 	}
 	p.drop(clientSide)
+	changes := p.s.identities.changed()
 	p.shakeHands(clientSide, first, nil, func(e *tlsEnd) (*tls.Conn, error) { return tls.Server(e, a.Config()), nil })
+	p.tls.ends[clientSide].shake.changes = changes
 }
 
 // insecure ends a client whose handshake has not ended in time.

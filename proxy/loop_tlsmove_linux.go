@@ -322,7 +322,11 @@ func (p *loopPair) clientTLS() *TLSPeer {
 	case p.tls.ends[clientSide] == nil:
 		return p.tls.shown
 	}
-	return tlsPeerOf(p.tls.ends[clientSide].conn.ConnectionState())
+	state := p.tls.ends[clientSide].conn.ConnectionState()
+	if !state.HandshakeComplete { // what the client has shown was not verified
+		return p.tls.shown
+	}
+	return tlsPeerOf(state)
 }
 
 // withFirstPlain is withFirstBytes for a client that speaks TLS.

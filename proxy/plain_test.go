@@ -162,6 +162,24 @@ func TestPlainTextIsForbiddenMeanwhile(t *testing.T) {
 	})
 }
 
+// Plain clients have no identity, so nobody judges them.
+func TestReexamineLeavesPlainClientsAlone(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		m := newMesh(t)
+		a := m.accept(0)
+		a.Plain = true
+		at := h.serve(Service{AcceptTLS: a}, tcpServer(t, echo))
+		plain, web := dialTCP(t, at), m.dial(at, "web")
+		exchange(t, plain, "hello")
+		m.set("web")
+		if n := h.Reexamine("s", m.judge); n != 1 || m.judged.Load() != 1 {
+			t.Errorf("%d connections ended, %d were judged, want 1 and 1", n, m.judged.Load())
+		}
+		wantEnd(t, web)
+		exchange(t, plain, "still there")
+	})
+}
+
 func TestGuess(t *testing.T) {
 	hello := "\x16\x03\x01\x02\x00\x01"
 	for _, tt := range []struct {

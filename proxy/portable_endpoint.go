@@ -74,7 +74,7 @@ func (cs *endpointIndex) timeout(c *portableEndpointPairs) {
 		return // whatever has changed the rules calls judgeLocked
 	}
 	for p := range c.pairs {
-		p.cut(endLeft)
+		p.cut(endLeft, nil)
 	}
 }
 

@@ -17,7 +17,9 @@ import (
 // gone, the error is a clientError.
 func (t *tcpSocket) secure(client streamConn, a *AcceptTLS, first []byte) (*secureConn, error) {
 	w := &wire{streamConn: client, bare: client, first: first, heard: len(first) > 0}
-	c, err := t.engine.handshakes.shake(t.cutting, w, tls.Server(w, a.Config()), time.Now().Add(a.timeout()))
+	conn := tls.Server(w, a.Config())
+	c, err := t.engine.handshakes.shake(t.cutting, w, conn, time.Now().Add(a.timeout()))
+	forbidden := forbiddenIn(conn, err)
 	switch {
 	case err == nil:
 		return c, nil
@@ -33,6 +35,9 @@ func (t *tcpSocket) secure(client streamConn, a *AcceptTLS, first []byte) (*secu
 		return nil, &clientError{rootOf(err)}
 	}
 	t.seeOff(client)
+	if forbidden != nil {
+		return nil, forbidden
+	}
 	return nil, clientHandshakeError(err)
 }
 

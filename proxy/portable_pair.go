@@ -223,8 +223,9 @@ func (p *portablePair) because(why endReason, cause error) {
 	}
 }
 
-// cut ends the pair at once, by RST. Bytes that are still on their way are lost.
-func (p *portablePair) cut(why endReason) {
+// cut ends the pair at once, by RST. Bytes that are still on their way are lost. cause is the error that belongs to why,
+// or nil.
+func (p *portablePair) cut(why endReason, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hasty {
@@ -233,7 +234,10 @@ func (p *portablePair) cut(why endReason) {
 	if why == endLeft {
 		p.service.at(0).endedLeft.Add(1)
 	}
-	p.because(why, nil)
+	if why == endIntention { // even if a side had ended before
+		p.why = notEnded
+	}
+	p.because(why, cause)
 	p.reset, p.hasty = true, true
 	p.interruptLocked()
 }

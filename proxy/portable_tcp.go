@@ -175,20 +175,30 @@ func (t *tcpSocket) handle(client streamConn, now *tenants) {
 	if counted {
 		defer s.uncount(src)
 	}
+	ctx := t.cutting
 	if a := s.spec.Load().AcceptTLS; a != nil {
+		before := s.identities.changed()
 		c, rest, err := t.open(client, s, a, src, first, began)
 		if err != nil {
 			t.refuse(client, s, src, err, began)
 			return
 		}
 		client, first, h.tls = c, rest, peerOf(c)
+		var left func()
+		if ctx, left, err = t.identify(s, h.tls, before); err != nil {
+			t.refuse(client, s, src, err, began)
+			return
+		}
+		defer left()
 	}
-	t.forward(client, s, &h, first, began)
+	t.forward(ctx, client, s, &h, first, began)
 }
 
-// forward connects a client of s to an endpoint, and relays until the connection ends. first are the client's first
-// bytes.
-func (t *tcpSocket) forward(client streamConn, s *service, h *hop, first []byte, began time.Time) {
+// forward connects a client of s to an endpoint, and relays until the connection or ctx ends. first are the client's
+// first bytes.
+func (t *tcpSocket) forward(
+	ctx context.Context, client streamConn, s *service, h *hop, first []byte, began time.Time,
+) {
 	src := h.client
 	d := dialer{client: client, service: s, resolver: t.engine.resolver, handshakes: t.engine.handshakes, src: src,
 		hop: h, untaken: first, request: s.tlsRequest(h)}
@@ -196,8 +206,11 @@ func (t *tcpSocket) forward(client streamConn, s *service, h *hop, first []byte,
 	place := t.engine.roster.add(shown)
 	defer t.engine.roster.remove(place)
 	for {
-		server, endpoint, err := d.dial(t.cutting)
+		server, endpoint, err := d.dial(ctx)
 		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
 			t.refuse(client, s, src, err, began)
 			return
 		}
@@ -218,12 +231,12 @@ func (t *tcpSocket) forward(client streamConn, s *service, h *hop, first []byte,
 			p.header = s.proxyHeader(h)
 		}
 		shown.pair.Store(p)
-		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
+		stop := context.AfterFunc(ctx, func() { p.cut(endOf(context.Cause(ctx))) })
 		t.engine.byEndpoint.join(p)
 		p.relay(t.engine.pipes)
 		t.engine.byEndpoint.part(p)
 		stop()
-		if p.redial && t.cutting.Err() == nil {
+		if p.redial && ctx.Err() == nil {
 			shown.pair.Store(nil)
 			d.untaken = p.untaken
 			d.missed(endpoint, dialError(endpoint, syscall.ECONNRESET))
@@ -285,6 +298,9 @@ func (t *tcpSocket) refuse(client streamConn, s *service, src netip.AddrPort, er
 	}
 	if s.observed() {
 		r := report{client: src, listener: t.addr, age: time.Since(began), tls: peerOf(client)}
+		if e := identityErrorIn(err); e != nil {
+			r.tls = e.peer
+		}
 		if denied := denialIn(err); denied != nil {
 			r.endpoint, cause = denied.endpoint, denied.why
 		}

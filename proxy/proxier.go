@@ -83,6 +83,7 @@ type Proxier struct {
 	uncounted callback                                                                   // see NotifyUncounted
 	admit     func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // nil admits all
 	pulse     *pulse                                                                     // shows whether mu is stuck
+	byName    servicesByName
 
 	mu        sync.Mutex // held during Apply; guards what follows
 	closed    bool
@@ -202,6 +203,7 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 
 	// No step from here on can fail.
+	p.byName.replace(next)
 	p.budget.divide(sharesOf(next))
 	for i := range services {
 		if s := next[services[i].Name]; !s.spec.Load().equal(&services[i]) && s.respec(&services[i]) {

@@ -243,6 +243,6 @@ func TestPortableCutBeforeRelay(t *testing.T) {
 	addr := tcpServer(t, func(c testConn) { io.ReadAll(c) })
 	a, b := dialTCP(t, addr), dialTCP(t, addr)
 	p := newPortablePair(a, b, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
-	p.cut(endCut)
+	p.cut(endCut, nil)
 	testproc.Returns(t, "the relay of a pair that was cut before ends", func() { p.relay(nil) })
 }

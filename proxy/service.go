@@ -29,6 +29,8 @@ type service struct {
 	// clients counts connections and sessions that began while spec.MaxPerClient was set.
 	clients   clientCount
 	uncounted *callback // see Proxier.NotifyUncounted
+
+	identities identityIndex
 }
 
 func newService(spec *Service, balancer lb.LoadBalancer, log hclog.Logger, loops int) *service {
@@ -97,7 +99,7 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 	s.at(0).refused[why].Add(1)
 	level := hclog.Warn
 	switch why {
-	case RefusedNotAllowed, RefusedNoRoute:
+	case RefusedNotAllowed, RefusedNoRoute, RefusedIntention:
 		level = hclog.Info // as the configuration wants it
 	case RefusedProxyHeader, RefusedHandshake:
 	default:
@@ -105,7 +107,11 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 		return
 	}
 	if s.unwanted.due() { // asked first, so that nothing is allocated for a line that is not logged
-		s.log.Log(level, "client refused", s.unwanted.withHeld("client", clientName(client), "error", err)...)
+		args := []any{"client", clientName(client), "error", err}
+		if e := identityErrorIn(err); e != nil {
+			args = append(args, "identity", e.peer.Identity())
+		}
+		s.log.Log(level, "client refused", s.unwanted.withHeld(args...)...)
 	}
 }
 

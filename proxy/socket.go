@@ -69,6 +69,9 @@ type engine interface {
 	// not block.
 	respecified(s *service)
 
+	// forbid resets the connections soon, because of why. forbid does not block. Some may have ended meanwhile.
+	forbid(all []identifiedConn, why error)
+
 	// pulses returns pulses of everything that accepts or serves clients. Goroutines that only a new client would wake
 	// are not included.
 	pulses() []*pulse

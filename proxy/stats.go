@@ -15,6 +15,7 @@ type counters struct {
 	refused                    [refusals]atomic.Int64
 	retries, descriptorWaits   atomic.Int64
 	endedLeft, endedAged       atomic.Int64
+	endedIntention             atomic.Int64
 	bytesUp, bytesDown         atomic.Int64
 	sessions, sessionsActive   atomic.Int64
 	sessionsEvicted            atomic.Int64
@@ -79,6 +80,7 @@ type Stats struct {
 	Refused           int64 // clients for which no endpoint was found
 	EndedLeft         int64 // TCP connections cut because their endpoint had left
 	EndedAged         int64 // TCP connections ended because of MaxAge
+	EndedIntention    int64 // TCP connections reset by Proxier.Reexamine
 	Retries           int64 // endpoints picked for clients after a failed attempt
 	DescriptorWaits   int64 // how often TCP clients waited for descriptors
 	BytesUp           int64
@@ -156,6 +158,7 @@ func (s *service) stats() Stats {
 		t.ConnectionsActive += c.active.Load()
 		t.EndedLeft += c.endedLeft.Load()
 		t.EndedAged += c.endedAged.Load()
+		t.EndedIntention += c.endedIntention.Load()
 		for i := range c.dialsFailed {
 			n := c.dialsFailed[i].Load()
 			t.DialsFailed += n

@@ -312,13 +312,14 @@ func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, unserved, denied := sampleRecord(), sampleRecord(), sampleRecord()
-	unserved.Reason, denied.Reason = proxy.ReasonUnserved, proxy.ReasonDenied
+	r, unserved, denied, forbidden := sampleRecord(), sampleRecord(), sampleRecord(), sampleRecord()
+	unserved.Reason, denied.Reason, forbidden.Reason = proxy.ReasonUnserved, proxy.ReasonDenied, proxy.ReasonIntention
 	for range 100 {
 		a.add(r)
 	}
 	a.add(unserved)
 	a.add(denied)
+	a.add(forbidden)
 	deadline := time.Now().Add(30 * time.Second)
 	await := func(what string, ok func() bool) {
 		t.Helper()
@@ -329,8 +330,8 @@ func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
-	await("12 lines: one of ten, and those of clients that were not served",
-		func() bool { return countLines(t, path) == 12 })
+	await("13 lines: one of ten, and those of clients that were not served",
+		func() bool { return countLines(t, path) == 13 })
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +341,7 @@ func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 	if got := countLines(t, path); got != 1 {
 		t.Errorf("got %d lines in the new file, want 1", got)
 	}
-	if a.dropped.Load() != 0 || a.written.Load() != 13 {
+	if a.dropped.Load() != 0 || a.written.Load() != 14 {
 		t.Errorf("got %d dropped, %d written", a.dropped.Load(), a.written.Load())
 	}
 }

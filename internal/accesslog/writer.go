@@ -77,7 +77,7 @@ func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logg
 
 // add queues a record, or drops it if too many wait. add never blocks.
 func (a *writer) add(r proxy.AccessRecord) {
-	always := r.Reason == proxy.ReasonUnserved || r.Reason == proxy.ReasonDenied
+	always := r.Reason == proxy.ReasonUnserved || r.Reason == proxy.ReasonDenied || r.Reason == proxy.ReasonIntention
 	if n := a.sample.Load(); !always && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
 	}

@@ -61,6 +61,7 @@ func busy(t *testing.T) *house {
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesDown = 7, 2, 100
 		f.stats[0].Dials.Buckets[0], f.stats[0].Dials.Buckets[13], f.stats[0].Dials.Sum = 5, 1, 3*time.Second
 		f.stats[0].EndedLeft, f.stats[0].EndedAged, f.stats[0].DescriptorWaits = 4, 3, 11
+		f.stats[0].EndedIntention = 2
 		f.stats[0].DialsFailedBy[0], f.stats[0].DialsFailedBy[lb.Reset], f.stats[0].Retries = 1, 2, 3
 		f.stats[0].RefusedBy[proxy.RefusedFull] = 6
 		f.stats[0].Handshakes = &proxy.Handshakes{Full: 3, Resumed: 4, Time: 5 * time.Millisecond}
@@ -103,6 +104,7 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_connections_active{service="web"} 2`,
 		`lictor_connections_ended_total{cause="endpoint_left",service="web"} 4`,
 		`lictor_connections_ended_total{cause="max_age",service="web"} 3`,
+		`lictor_connections_ended_total{cause="intention",service="web"} 2`,
 		`lictor_forwarded_bytes_total{direction="down",service="web"} 100`,
 		`lictor_endpoints{reason="healthy",service="web",state="in"} 1`,
 		`lictor_endpoints{reason="drained",service="web",state="out"} 1`,
@@ -313,8 +315,8 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 		"`endpoint_tls` | %d more |":  handshakes,
 		"| query to Consul | %d |":    strings.Count(text, `watch="`),
 		"service mesh | %d; and two":  strings.Count(text, `{identity="`) - 2,
-		"| TCP service | 54; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
-		"has 54 + 3 × 3 + 8 = %d ser": 54 + 3*3 + 8,
+		"| TCP service | 56; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
+		"has 56 + 3 × 3 + 8 = %d ser": 56 + 3*3 + 8,
 	} {
 		if want := fmt.Sprintf(row, n); !bytes.Contains(docs, []byte(want)) {
 			t.Errorf("docs/metrics.md has no %q", want)

@@ -191,6 +191,7 @@ type Counters struct {
 	ConnectionsActive int64 `json:"connections_active"`
 	EndedLeft         int64 `json:"ended_left"`
 	EndedAged         int64 `json:"ended_aged"`
+	EndedIntention    int64 `json:"ended_intention"`
 	DialsFailed       int64 `json:"dials_failed"`
 	Retries           int64 `json:"retries"`
 	Ejections         int64 `json:"ejections"`

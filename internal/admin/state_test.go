@@ -159,7 +159,7 @@ func TestServiceStates(t *testing.T) {
 }
 
 // Clients that are refused make a service refusing, unless the reason lies with the client: its limit, its address, its
-// PROXY header, its handshake or its ClientHello.
+// PROXY header, its handshake, its identity or its ClientHello.
 func TestEachRefusalIsAReason(t *testing.T) {
 	for i := range len(proxy.RefusedBy{}) {
 		refusal := proxy.Refusal(i)
@@ -167,7 +167,7 @@ func TestEachRefusalIsAReason(t *testing.T) {
 			RefusedRateBy: map[string]float64{refusal.String(): 1}}
 		s.judge(&Balanced{})
 		own := slices.Contains([]proxy.Refusal{proxy.RefusedPerClient, proxy.RefusedNotAllowed,
-			proxy.RefusedProxyHeader, proxy.RefusedHandshake, proxy.RefusedNoRoute}, refusal)
+			proxy.RefusedProxyHeader, proxy.RefusedHandshake, proxy.RefusedNoRoute, proxy.RefusedIntention}, refusal)
 		if refusing := s.State == StateRefusing; refusing == own {
 			t.Errorf("%v: got %s because of %+v", refusal, s.State, s.Reasons)
 		}

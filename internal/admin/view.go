@@ -378,7 +378,7 @@ func countersOf(c proxy.Stats) Counters {
 		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed,
 		Retries: c.Retries, Refused: c.Refused,
 		DescriptorWaits: c.DescriptorWaits,
-		EndedLeft:       c.EndedLeft, EndedAged: c.EndedAged,
+		EndedLeft:       c.EndedLeft, EndedAged: c.EndedAged, EndedIntention: c.EndedIntention,
 		BytesUp: c.BytesUp, BytesDown: c.BytesDown,
 		Sessions: c.Sessions, SessionsActive: c.SessionsActive, SessionsEvicted: c.SessionsEvicted,
 		DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown, DatagramsDropped: c.DatagramsDropped,
