@@ -49,6 +49,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for i := range services {
 		e.service(&services[i])
 		e.attempts(&services[i])
+		e.kernelPath(&services[i])
 		e.descriptors(&services[i])
 		e.dials(&services[i])
 		e.handshakes(&services[i])

@@ -304,6 +304,8 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 	endpoint := strings.Count(text, `{endpoint="n/1",service="web"}`)
 	h.fake.set(func(f *fake) { f.stats[0].Handshakes = &proxy.Handshakes{} })
 	handshakes := strings.Count(scrape(h), "\nlictor_dial_handshake")
+	h.Server.o.State.Paths = pathOfWeb
+	kernel := strings.Count(scrape(h), "\nlictor_kernel_path")
 	docs, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
@@ -312,6 +314,7 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 		"| TCP service | %d; 16 of":   strings.Count(text, `service="web"`) - endpoint,
 		"| UDP service | %d |":        strings.Count(text, `service="dns"`),
 		"| endpoint | %d;":            endpoint,
+		"kernel path | %d more |":     kernel,
 		"`endpoint_tls` | %d more |":  handshakes,
 		"| query to Consul | %d |":    strings.Count(text, `watch="`),
 		"service mesh | %d; and two":  strings.Count(text, `{identity="`) - 2,
@@ -337,7 +340,9 @@ func names(text []byte) map[string]bool {
 // TestMetricsAreDocumented compares docs/metrics.md, the dashboard and the alerts with the existing metrics.
 func TestMetricsAreDocumented(t *testing.T) {
 	served := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^# TYPE (lictor_\S+)`).FindAllStringSubmatch(scrape(busy(t)), -1) {
+	h := busy(t)
+	h.Server.o.State.Paths = pathOfWeb
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (lictor_\S+)`).FindAllStringSubmatch(scrape(h), -1) {
 		served[m[1]] = true
 	}
 	read := func(name string) []byte {

@@ -48,6 +48,9 @@ type Service struct {
 
 	Identity *Identity `json:"identity,omitempty"` // as which endpoints are dialled; nil: none
 
+	Path   Path            `json:"path"`
+	Kernel *KernelCounters `json:"kernel,omitempty"` // nil: the service was never on the kernel path
+
 	stats        proxy.Stats // the counters that Counters was made of
 	drainedSince time.Time   // when the oldest drain without an end began; zero if there is none
 }

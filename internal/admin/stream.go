@@ -47,7 +47,7 @@ func (s *Server) tick() {
 		case <-s.stopping.Done():
 			return
 		case <-second.C:
-			s.history.sample(time.Now(), s.o.State.Proxier.EachActivity)
+			s.history.sample(time.Now(), s.o.State.eachActivity)
 			s.scrapes.forget()
 			plan(0)
 		case <-s.hub.entered:

@@ -68,6 +68,10 @@ type State struct {
 	// Mesh returns what Lictor has of Consul's service mesh. A nil Mesh means that no service uses it.
 	Mesh func() Mesh
 
+	// Paths returns on which path each service is, by name. A nil Paths, or a nil result, means that no service asks for
+	// the kernel path.
+	Paths func() map[string]Path
+
 	// Names provides the counts of host name lookups for metrics. Names may be nil.
 	Names Names
 
@@ -158,6 +162,7 @@ func (s *State) show(configured []Configured) []Service {
 		all[i] = Service{
 			Name: c.Name, Protocol: c.Protocol, Source: c.Source,
 			Listeners: []string{}, Set: SetNone, Endpoints: []Endpoint{},
+			Path: Path{Asked: pathOff, Why: "kernel_path is off"},
 		}
 		at[c.Name] = &all[i]
 	}
@@ -203,6 +208,11 @@ func (s *State) show(configured []Configured) []Service {
 	for name, b := range balanced {
 		if one := at[name]; one != nil {
 			one.balanced(&b)
+		}
+	}
+	for name, p := range s.paths() {
+		if one := at[name]; one != nil {
+			one.path(p)
 		}
 	}
 	for _, w := range s.watches() {

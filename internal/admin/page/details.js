@@ -19,6 +19,7 @@ export class Details {
     this.near = make("p");
     this.problem = make("p");
     this.identity = make("p");
+    this.path = make("p");
     this.lately = make("b", { class: "bad" });
     this.total = make("span");
     this.refused = make("p", {}, this.lately, this.total);
@@ -26,7 +27,7 @@ export class Details {
     const cursor = {};
     this.charts = drawn.map((d) => new Chart(d, service.name, cursor, () => this.drawCharts()));
     this.endpoints = new Endpoints(service);
-    this.element = make("div", { class: "more" }, this.reasons, this.about, this.identity, this.near, this.problem, this.refused, this.sources,
+    this.element = make("div", { class: "more" }, this.reasons, this.about, this.identity, this.path, this.near, this.problem, this.refused, this.sources,
       make("div", { class: "charts" }, ...this.charts.map((c) => c.figure)), this.endpoints.element);
   }
 
@@ -43,6 +44,8 @@ export class Details {
     this.problem.hidden = this.problem.textContent === "";
     this.identity.hidden = !d.identity;
     put(this.identity, d.identity ? inMesh(d.identity) : "");
+    this.path.hidden = d.path.asked === "off" && !d.kernel;
+    put(this.path, pathOf(d));
     list(this.sources, (d.sources ?? []).map((s) => s.name + (s.active ? ": in use" : ": not in use") + (s.detail ? ", " + s.detail : "")));
     this.drawRefused();
     this.drawCharts();
@@ -68,6 +71,13 @@ export class Details {
 // inMesh says as whom a service dials in the service mesh.
 const inMesh = (i) => `Dials in the mesh as ${isolated(i.name)}: ${i.state}` +
   (i.expires ? `, ${isolated(i.spiffe_id)}, certificate from ${when(Date.parse(i.received))} until ${when(Date.parse(i.expires))}.` : ", without a certificate.");
+
+// pathOf says on which path the service is.
+function pathOf({ path, kernel: k }) {
+  const why = path.why ? isolated(path.why) : "";
+  const text = !path.kernel ? `Lictor forwards, not the kernel: ${why}.` : `Kernel path: ${why ? "but " + why : "clients on this host connect straight to the endpoints"}.`;
+  return text + (k ? ` On the kernel path: ${count(k.connections_active)} of ${count(k.connections)} connections are open, ${count(k.dials_failed)} failed.` : "");
+}
 
 // nearness says which endpoints the service prefers, and how many clients stay near.
 function nearness(n) {
