@@ -38,8 +38,8 @@ func (c *Config) NeedsKernelPath() bool {
 }
 
 // OffKernelPath returns for each service that cannot be on the kernel path why that is so, by name. The text is the end
-// of a sentence about the service, such as "has max_age, which the kernel path cannot keep". OffKernelPath does not look
-// at what the services ask for, nor at the host.
+// of a sentence about the service, such as "has max_age, and the kernel path ends no connection". OffKernelPath does
+// not look at what the services ask for, nor at the host.
 func (c *Config) OffKernelPath() map[string]string {
 	shared := map[Listener]bool{} // listeners at which a server name chooses the service
 	for i := range c.Services {

@@ -83,6 +83,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 
 			Certificates: d.certificates,
 			Mesh:         d.identities,
+			Paths:        d.kernel.shown,
 		},
 		Events:          d.events,
 		Logger:          d.log,

@@ -51,6 +51,7 @@ type Daemon struct {
 	keys       *keyring
 	proxier    *proxy.Proxier
 	collector  collector // of garbage
+	kernel     *kernelKeeper
 
 	// For the admin API:
 	events *endpoints.Events

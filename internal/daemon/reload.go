@@ -175,8 +175,8 @@ func (s step) Abort() {
 	}
 }
 
-// prepareOwn prepares the parts of next that need no endpoints: the admin API's listener, the access log, and the TLS
-// of the services.
+// prepareOwn prepares the parts of next that need no endpoints: the admin API's listener, the access log, the TLS of the
+// services, and the kernel path.
 func (d *Daemon) prepareOwn(next *config.Config) (step, map[string]*serviceTLS, error) {
 	api, err := d.admin.prepare(next.Admin)
 	if err != nil {
@@ -193,9 +193,16 @@ func (d *Daemon) prepareOwn(next *config.Config) (step, map[string]*serviceTLS, 
 		access.Abort()
 		return step{}, nil, err
 	}
+	kernelPath, err := d.kernel.prepare(next)
+	if err != nil {
+		api.Abort()
+		access.Abort()
+		ends.Abort()
+		return step{}, nil, err
+	}
 	return step{
-		commit: func() { api.Commit(); access.Commit(); ends.Commit() },
-		abort:  func() { api.Abort(); access.Abort(); ends.Abort() },
+		commit: func() { api.Commit(); access.Commit(); ends.Commit(); kernelPath.Commit() },
+		abort:  func() { api.Abort(); access.Abort(); ends.Abort(); kernelPath.Abort() },
 	}, keys, nil
 }
 

@@ -62,6 +62,7 @@ func newDaemon(o Options) *Daemon {
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})
+	d.kernel = newKernelKeeper(d)
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.ending, d.toEnd = context.WithCancel(d.ctx)
 	// Log messages of libraries, such as those of net/http about unexpected answers, are for debugging.
@@ -85,6 +86,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	d := newDaemon(o)
 	if err := d.start(ctx); err != nil {
 		d.upgrades.End()
+		d.kernel.close()
 		d.prober.Close()
 		d.checker.Close()
 		d.resolver.Close()
@@ -120,6 +122,10 @@ func (d *Daemon) start(ctx context.Context) error {
 		return err
 	}
 	keys.Commit()
+	kernelPath, err := d.kernel.prepare(cfg)
+	if err != nil {
+		return err
+	}
 	configure(d.balancer, cfg, d.keys.inForce)
 	d.balancer.SetEjections(predecessor.State().Ejected)
 	d.resolver.SetNames(predecessor.State().Names)
@@ -140,7 +146,7 @@ func (d *Daemon) start(ctx context.Context) error {
 		first.await(ctx, d.log)
 	}
 	awaitIdentities(ctx, d.keys.inForce, d.log)
-	shown, err := d.openListeners(cfg)
+	shown, err := d.openListeners(cfg, kernelPath)
 	if err != nil {
 		first.abort()
 		d.proxier.Close()
@@ -172,6 +178,7 @@ func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *disc
 	d.running.Go(d.reloads)
 	d.running.Go(func() { d.cycles.Run(d.ctx) })
 	d.running.Go(func() { d.keys.store.Run(d.ctx) })
+	d.running.Go(func() { d.kernel.run(d.ctx) })
 }
 
 // openProxier makes the proxier, and reports whether it inherited sockets.
@@ -203,13 +210,14 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	return len(options.Inherited) > 0, nil
 }
 
-// openListeners opens the services' listeners, makes this process serve instead of a predecessor, and returns the
-// admin API's listener. The returned listener is nil if the API has none.
-func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
+// openListeners opens the services' listeners, commits the kernel path, makes this process serve instead of a
+// predecessor, and returns the admin API's listener. The returned listener is nil if the API has none.
+func (d *Daemon) openListeners(cfg *config.Config, kernelPath step) (shown net.Listener, err error) {
 	if err := d.proxier.Apply(proxyServices(cfg, d.keys.inForce)); err != nil {
 		return nil, err
 	}
 	d.detect(cfg)
+	kernelPath.Commit() // before the predecessor's ends
 	for _, one := range d.proxier.DropInherited() {
 		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
 	}

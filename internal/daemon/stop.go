@@ -75,6 +75,7 @@ func (d *Daemon) shutdown(ctx context.Context, stopped chan<- error) {
 	case <-d.upgrades.Done():
 	case <-time.After(upgradeStop):
 	}
+	d.kernel.close() // before the listeners, which serve new clients from now on
 	stopped <- d.proxier.Shutdown(ctx)
 }
 
@@ -169,6 +170,7 @@ func (d *Daemon) end() {
 	d.mu.Unlock()
 	registered.end()
 	d.formers.stop()
+	d.kernel.close()
 	d.prober.Close()
 	d.checker.Close()
 	d.resolver.Close()

@@ -1,0 +1,186 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/kernel"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+const (
+	// namesEvery is how often the addresses of host names are read. The Resolver looks them up as often.
+	namesEvery = time.Second
+
+	// kernelLookup limits how long the lookup of an unknown host name may take.
+	kernelLookup = 10 * time.Second
+
+	// kernelAgain is the time after which a service is fed again that the kernel path has refused.
+	kernelAgain = 5 * time.Second
+)
+
+// A kernelService is a service on the kernel path. The holder of kernelKeeper.feeding writes its fields, also under mu
+// if the comment says so.
+type kernelService struct {
+	name    string
+	listen  []netip.AddrPort
+	timeout time.Duration
+
+	last kernel.Service    // what the kernel path has; without a name: nothing
+	keys map[string]uint64 // of the endpoints of last, by ID
+	next time.Time         // when to feed it again; zero: when it changes; guarded by mu
+
+	changed bool                    // the choices may have changed; guarded by mu
+	members map[uint64]kernelMember // by key; guarded by mu
+	ids     map[uint64]string       // by key, also of endpoints that have left and may have connections; guarded by mu
+	problem string                  // why the kernel path has refused the service; guarded by mu
+}
+
+// A kernelMember is an endpoint on the kernel path.
+type kernelMember struct {
+	*lb.Member
+	addr netip.AddrPort // its address, or one of those of its host name
+}
+
+// keep takes over what was known of s, which served the same name.
+func (s *kernelService) keep(was *kernelService) {
+	s.last, s.keys, s.members, s.ids = was.last, was.keys, was.members, was.ids
+}
+
+// feedLocked makes the kernel path have the endpoints of a service that a pick could return now.
+func (k *kernelKeeper) feedLocked(name string) {
+	k.mu.Lock()
+	s, path := k.services[name], k.path
+	if s == nil || path == nil {
+		k.mu.Unlock()
+		return
+	}
+	s.changed = false
+	k.mu.Unlock()
+	choices := k.balancer.Choices(name)
+	if choices.Due {
+		k.try(name)
+	}
+	next, members, named := k.kernelServiceOf(s, choices.Choices)
+	pause := choices.Next
+	if (named || choices.Due) && (pause == 0 || pause > namesEvery) {
+		pause = namesEvery
+	}
+	problem := ""
+	if !reflect.DeepEqual(next, s.last) {
+		if err := path.Set(next); err != nil {
+			k.removeLocked(path, name) // so that the listener serves its clients
+			next, members, problem, pause = kernel.Service{}, nil, err.Error(), kernelAgain
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if problem != "" && s.problem == "" {
+		k.log.Error("not on the kernel path, lictor forwards the connections", "service", name, "reason", problem)
+	}
+	s.last, s.members, s.problem, s.next = next, members, problem, time.Time{}
+	s.keys = make(map[string]uint64, len(members))
+	for key, m := range members {
+		s.keys[m.ID], s.ids[key] = key, m.ID
+	}
+	if pause > 0 {
+		s.next = time.Now().Add(pause)
+	}
+}
+
+// kernelServiceOf returns a service with these choices for the kernel path. named says that some have host names.
+func (k *kernelKeeper) kernelServiceOf(
+	s *kernelService, choices []lb.Choice,
+) (next kernel.Service, members map[uint64]kernelMember, named bool) {
+	next = kernel.Service{Name: s.name, Listen: s.listen, ConnectTimeout: s.timeout,
+		Endpoints: make([]kernel.Endpoint, 0, len(choices))}
+	members = make(map[uint64]kernelMember, len(choices))
+	for _, c := range choices {
+		addr, known := c.Member.Addr, true
+		if c.Member.Host != "" {
+			named = true
+			addr, known = k.addressOf(s.name, c.Member.Endpoint)
+		}
+		if !known || c.Member.Path != "" || addr.Addr().Zone() != "" {
+			continue
+		}
+		key, ok := s.keys[c.Member.ID]
+		if !ok {
+			k.lastKey++
+			key = k.lastKey
+		}
+		next.Endpoints = append(next.Endpoints, kernel.Endpoint{Addr: addr, Weight: c.Weight, Key: key})
+		members[key] = kernelMember{c.Member, addr}
+	}
+	return next, members, named
+}
+
+// addressOf returns the address at which Lictor would dial an endpoint with a host name first. If the name is not
+// known, addressOf looks it up in the background, and returns false.
+func (k *kernelKeeper) addressOf(service string, e lb.Endpoint) (netip.AddrPort, bool) {
+	addrs, ok := k.resolver.Known(e.Host)
+	if !ok {
+		k.lookUp(service, e.Host)
+		return netip.AddrPort{}, false
+	}
+	for _, addr := range k.resolver.Order(lb.TCP, e, addrs) {
+		at := netip.AddrPortFrom(addr, e.Addr.Port())
+		if k.admit(service, proxy.TCP, e, at) == nil {
+			return at, true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// lookUp looks up a host name in the background, and feeds the service again if there is an answer.
+func (k *kernelKeeper) lookUp(service, host string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.looking[host] || k.closed {
+		return
+	}
+	k.looking[host] = true
+	k.start(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, kernelLookup)
+		defer cancel()
+		_, err := k.resolver.Lookup(ctx, host)
+		k.mu.Lock()
+		delete(k.looking, host)
+		k.mu.Unlock()
+		if err == nil {
+			k.changed(service)
+		}
+	})
+}
+
+// event reports to the balancer how connections to an endpoint went.
+func (k *kernelKeeper) event(e kernel.Event) {
+	k.mu.Lock()
+	var m kernelMember
+	if s := k.services[e.Service]; s != nil {
+		m = s.members[e.Key]
+	}
+	k.mu.Unlock()
+	if m.Member == nil { // it has left, or is ejected
+		return
+	}
+	if e.Kind == kernel.Recovered {
+		if m.Host != "" {
+			k.resolver.Reached(lb.TCP, m.addr)
+		}
+		m.Connected()
+		return
+	}
+	if m.Host != "" && k.resolver.Failed(lb.TCP, m.Endpoint, m.addr.Addr()) {
+		k.changed(e.Service) // the next clients get another address of the name
+		return
+	}
+	cause := lb.Unreachable
+	if e.Kind == kernel.Refused {
+		cause = lb.Refused
+	}
+	m.Failed(cause)
+}

@@ -1,0 +1,126 @@
+//go:build amd64 || arm64
+
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/kernel"
+	"github.com/lictor-proxy/lictor/internal/testnet"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// onKernelPath returns the text of a service "web" with two endpoints.
+func onKernelPath(mode string, endpoints ...string) string {
+	return fmt.Sprintf("service \"web\" {\n  listen = \"127.0.0.1:9000\"\n  kernel_path = %q\n  static {\n"+
+		"    endpoints = [\"%s\"]\n  }\n}\n", mode, strings.Join(endpoints, "\", \""))
+}
+
+// bashDial connects to the service "web" as another process does, and returns what the endpoint sends first. It is
+// empty if the connection is refused.
+func bashDial(t *testing.T) string {
+	t.Helper()
+	out, _ := exec.CommandContext(t.Context(), "bash", "-c",
+		"exec 3<>/dev/tcp/127.0.0.1/9000 && head -n 1 <&3").Output()
+	return strings.TrimSpace(string(out))
+}
+
+// TestClientsOnTheKernelPath checks with real clients that they pass Lictor by, that an endpoint which refuses them is
+// ejected and comes back, and that reloads and the end give them to the listener.
+func TestClientsOnTheKernelPath(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	if err := kernel.Probe(""); err != nil {
+		testproc.Cannot(t, "the kernel path cannot be opened", err)
+	}
+	a, b := instance(t, "a"), instance(t, "b")
+	s := serveConfiguration(t, onKernelPath("on", a, b), nil)
+	web := func() admin.Path { return s.kernel.shown()["web"] }
+	forwarded := func() int64 { return s.Traffic()[0].Total }
+	got := map[string]int{}
+	for range 10 {
+		got[bashDial(t)]++
+	}
+	if got["a"] != 5 || got["b"] != 5 || forwarded() != 0 {
+		t.Fatalf("got %v, and Lictor forwarded %d connections; path %+v\n%s", got, forwarded(), web(), s.log)
+	}
+	testproc.Await(t, "the end of ten connections", func() bool {
+		p := web()
+		return p.Counters.Connections == 10 && p.Counters.ConnectionsActive == 0 && p.Counters.BytesDown == 20
+	})
+
+	if summary, err := s.reload(onKernelPath("auto", b, "127.0.0.1:1")); err != nil {
+		t.Fatal(summary, err)
+	}
+	got = map[string]int{}
+	for range 10 {
+		name := bashDial(t)
+		got[name]++
+		if name == "" { // a refusal ejects the endpoint
+			testproc.Await(t, "the ejection", func() bool { return len(web().Picks) > 0 && s.ejected() })
+		}
+	}
+	if got["b"] < 5 || got[""] < 1 || forwarded() != 0 {
+		t.Errorf("of clients of a dead endpoint: %v, and Lictor forwarded %d connections", got, forwarded())
+	}
+	if c := web().Counters; c.DialsRefused < 1 || c.DialsFailed != c.DialsRefused {
+		t.Errorf("got the counters %+v", c)
+	}
+
+	for i, mode := range []string{"off", "on"} {
+		if summary, err := s.reload(onKernelPath(mode, a)); err != nil {
+			t.Fatal(summary, err)
+		}
+		if name := bashDial(t); name != "a" || forwarded() != 1 {
+			t.Errorf("with %s: got %q, Lictor forwarded %d connections", mode, name, forwarded())
+		}
+		if p := web(); p.Kernel != (i == 1) || p.Counters.Connections < 10 {
+			t.Errorf("with %s: %+v, %+v", mode, p, p.Counters)
+		}
+	}
+	if _, err := s.reload("kernel_path_cgroup = \"/does-not-exist\"\n" + onKernelPath("on", a)); err == nil {
+		t.Error("a reload to a control group that does not exist was accepted")
+	}
+	if name := bashDial(t); name != "a" || forwarded() != 1 {
+		t.Errorf("after a refused reload: got %q, Lictor forwarded %d connections", name, forwarded())
+	}
+	s.stop()
+	if name := bashDial(t); name != "" {
+		t.Errorf("after the end: got %q", name)
+	}
+}
+
+// ejected reports whether an endpoint of the service "web" is ejected.
+func (s *served) ejected() bool { return s.balancer.Snapshot()[0].Ejections > 0 }
+
+// TestNothingListensOnTheKernelPath checks that the listener serves clients while no endpoint can be used.
+func TestNothingListensOnTheKernelPath(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	if err := kernel.Probe(""); err != nil {
+		testproc.Cannot(t, "the kernel path cannot be opened", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := l.Addr().String()
+	_ = l.Close()
+	src := strings.Replace(onKernelPath("auto", dead), "static {", "min_available = \"0%\"\nstatic {", 1)
+	s := serveConfiguration(t, src, nil)
+	if name := bashDial(t); name != "" {
+		t.Errorf("got %q", name)
+	}
+	testproc.Await(t, "a client of the listener", func() bool {
+		_ = bashDial(t)
+		return s.proxier.Snapshot()[0].Refused > 0
+	})
+	s.stop()
+}

@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/kernel"
+)
+
+// addCounters returns the sums of the counters of a and b.
+func addCounters(a, b kernel.Counters) kernel.Counters {
+	return kernel.Counters{
+		Picks: a.Picks + b.Picks, Open: a.Open + b.Open, Connections: a.Connections + b.Connections,
+		Refused: a.Refused + b.Refused, Unreachable: a.Unreachable + b.Unreachable,
+		TimedOut: a.TimedOut + b.TimedOut, Abandoned: a.Abandoned + b.Abandoned,
+		Sent: a.Sent + b.Sent, Received: a.Received + b.Received,
+	}
+}
+
+// shown returns for each service which path it is on, as the API shows it. The result is nil if no service has asked
+// for the kernel path yet.
+func (k *kernelKeeper) shown() map[string]admin.Path {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.used {
+		return nil
+	}
+	all := make(map[string]admin.Path, len(k.services)+len(k.off))
+	for name, why := range k.off {
+		all[name] = admin.Path{Asked: k.asked[name], Why: why, Counters: k.countersLocked(name, kernel.Counters{})}
+	}
+	for name, s := range k.services {
+		all[name] = k.shownLocked(s)
+	}
+	return all
+}
+
+// shownLocked returns the path of a service that is, or should be, on the kernel path.
+func (k *kernelKeeper) shownLocked(s *kernelService) admin.Path {
+	p := admin.Path{Asked: k.asked[s.name], Kernel: true, Active: map[string]int64{}, Picks: map[string]int64{}}
+	switch {
+	case s.problem != "":
+		p.Kernel, p.Why = false, s.problem
+	case len(s.members) == 0:
+		p.Why = "no endpoint can be used now, so clients use the listener"
+	}
+	var sum kernel.Counters
+	var each []kernel.EndpointCounters
+	if k.path != nil {
+		sum, each = k.path.Counters(s.name)
+	}
+	known := make(map[uint64]bool, len(each))
+	for _, e := range each {
+		known[e.Key] = true
+		id := s.ids[e.Key]
+		p.Active[id] += int64(e.Open)
+		p.Picks[id] += int64(e.Picks)
+	}
+	for key := range s.ids {
+		if _, is := s.members[key]; !is && !known[key] {
+			delete(s.ids, key) // its last connection has ended
+		}
+	}
+	p.Counters = k.countersLocked(s.name, sum)
+	return p
+}
+
+// countersLocked returns the counters of a service, with those of earlier times on the kernel path. It returns nil if
+// the service was never on it.
+func (k *kernelKeeper) countersLocked(name string, now kernel.Counters) *admin.KernelCounters {
+	c := addCounters(k.past[name], now)
+	if k.services[name] == nil && c == (kernel.Counters{}) {
+		return nil
+	}
+	return &admin.KernelCounters{
+		Connections: int64(c.Connections), ConnectionsActive: int64(c.Open), Abandoned: int64(c.Abandoned),
+		DialsFailed: int64(c.Refused + c.Unreachable + c.TimedOut), DialsRefused: int64(c.Refused),
+		DialsUnreachable: int64(c.Unreachable), DialsTimedOut: int64(c.TimedOut),
+		BytesUp: int64(c.Sent), BytesDown: int64(c.Received),
+	}
+}

@@ -1,0 +1,336 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/kernel"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// A noteKernel is a kernel path that only notes what it has.
+type noteKernel struct {
+	refuses error // what Set returns
+
+	mu       sync.Mutex
+	services map[string]kernel.Service
+	sets     [][]string      // the endpoints of each Set of a service "web"
+	counters kernel.Counters // of each service
+	closed   bool
+}
+
+func (n *noteKernel) Set(s kernel.Service) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.refuses == nil {
+		n.services[s.Name] = s
+		if s.Name == "web" {
+			n.sets = append(n.sets, addressesOf(s))
+		}
+	}
+	return n.refuses
+}
+
+func (n *noteKernel) Remove(service string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.services, service)
+	return nil
+}
+
+func (n *noteKernel) Counters(service string) (kernel.Counters, []kernel.EndpointCounters) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s, is := n.services[service]
+	if !is {
+		return kernel.Counters{}, nil
+	}
+	var each []kernel.EndpointCounters
+	for _, e := range s.Endpoints {
+		each = append(each, kernel.EndpointCounters{Key: e.Key, Counters: kernel.Counters{Open: 1, Picks: 2}})
+	}
+	return n.counters, each
+}
+
+func (n *noteKernel) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed = true
+	return nil
+}
+
+// has returns the endpoints of a service on the path, in order.
+func (n *noteKernel) has(service string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return addressesOf(n.services[service])
+}
+
+func (n *noteKernel) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.sets)
+}
+
+func (n *noteKernel) setAt(i int) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sets[i]
+}
+
+func addressesOf(s kernel.Service) (addrs []string) {
+	for _, e := range s.Endpoints {
+		addrs = append(addrs, e.Addr.String())
+	}
+	slices.Sort(addrs)
+	return addrs
+}
+
+// A keptKernel is a keeper with what is around it.
+type keptKernel struct {
+	*kernelKeeper
+	note   *noteKernel
+	opens  int
+	failed error // what open returns
+}
+
+func keepKernel(t *testing.T) *keptKernel {
+	t.Helper()
+	b := lb.NewRoundRobin()
+	p := lb.NewProber(b)
+	t.Cleanup(p.Close)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	x := &keptKernel{kernelKeeper: &kernelKeeper{
+		log: hclog.NewNullLogger(), balancer: b, resolver: p.Resolver, try: p.TryEjected,
+		admit:     func(string, proxy.Protocol, lb.Endpoint, netip.AddrPort) error { return nil },
+		start:     func(f func(context.Context)) { running.Go(func() { f(ctx) }) },
+		wake:      make(chan struct{}, 1),
+		listeners: func() []proxy.Listener { return []proxy.Listener{listenerOf("web"), listenerOf("db")} },
+		services:  map[string]*kernelService{}, off: map[string]string{}, told: map[string]bool{},
+		looking: map[string]bool{}, past: map[string]kernel.Counters{},
+	}}
+	x.open = func(kernel.Options) (kernelPath, error) {
+		if x.opens++; x.failed != nil {
+			return nil, x.failed
+		}
+		x.note = &noteKernel{services: map[string]kernel.Service{}}
+		return x.note, nil
+	}
+	b.NotifyChoices(x.changed)
+	running.Go(func() { x.run(ctx) })
+	return x
+}
+
+func listenerOf(service string) proxy.Listener {
+	return proxy.Listener{Service: service, Addr: lb.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:9000")}}
+}
+
+// use makes the keeper use a configuration, as the start and a reload do.
+func (x *keptKernel) use(t *testing.T, text string) *config.Config {
+	t.Helper()
+	cfg := mustParse(t, text)
+	s, err := x.prepare(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Commit()
+	return cfg
+}
+
+func (x *keptKernel) update(service string, endpoints ...lb.Endpoint) {
+	x.balancer.OnUpdate([]lb.Endpoints{{Service: service, Endpoints: endpoints}})
+}
+
+func (x *keptKernel) await(t *testing.T, service string, want ...string) {
+	t.Helper()
+	has := func() bool { return slices.Equal(x.note.has(service), want) }
+	testproc.Await(t, "the endpoints on the kernel path", has)
+}
+
+// keyOf returns the key of an endpoint on the kernel path, by its ID.
+func (x *keptKernel) keyOf(service, id string) uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for key, m := range x.services[service].members {
+		if m.ID == id {
+			return key
+		}
+	}
+	return 0
+}
+
+func at(addr string) lb.Endpoint { return lb.Endpoint{ID: addr, Addr: netip.MustParseAddrPort(addr)} }
+
+const (
+	pathOfTwo = "kernel_path = \"auto\"\nservice \"web\" { listen = 9000 }\nservice \"db\" { listen = 9001 }\n"
+	pathOfOne = "service \"web\" {\nlisten = 9000\nkernel_path = \"auto\"\n}\nservice \"db\" { listen = 9001 }\n"
+	pathOff   = "service \"web\" { listen = 9000 }\nservice \"db\" { listen = 9001 }\n"
+)
+
+// TestKernelPathFollowsTheBalancer checks that the kernel path has what a pick could return, after updates, ejections
+// and trials, and that failures on the kernel path eject.
+func TestKernelPathFollowsTheBalancer(t *testing.T) {
+	x := keepKernel(t)
+	dead, live := "127.0.0.1:1", "127.0.0.1:2"
+	x.update("web", at(dead), at(live))
+	x.use(t, pathOfTwo)
+	if got := x.note.has("web"); !slices.Equal(got, []string{dead, live}) {
+		t.Errorf("after the start: %v", got)
+	}
+	x.update("db", at(live))
+	x.await(t, "db", live)
+	key := x.keyOf("web", dead)
+	x.event(kernel.Event{Service: "web", Key: key, Kind: kernel.Unreachable})
+	x.event(kernel.Event{Service: "web", Key: key, Kind: kernel.Recovered})
+	x.event(kernel.Event{Service: "web", Key: key, Kind: kernel.Unreachable}) // not two in a row
+	if s := x.balancer.Snapshot()[1].Endpoints[0]; s.Failures != 2 || s.State != lb.StateTroubled {
+		t.Errorf("after failures with a success between: %+v", s)
+	}
+	x.event(kernel.Event{Service: "web", Key: key, Kind: kernel.Refused})
+	x.event(kernel.Event{Service: "none", Key: key, Kind: kernel.Refused})
+	x.await(t, "web", live)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	again := l.Addr().String()
+	x.update("web", at(live), at(again))
+	x.await(t, "web", live, again)
+	before := x.note.count()
+	x.event(kernel.Event{Service: "web", Key: x.keyOf("web", again), Kind: kernel.Refused})
+	testproc.Await(t, "the trial by Lictor", func() bool { return x.note.count() >= before+2 })
+	x.await(t, "web", live, again)
+	if got := x.note.setAt(before); !slices.Equal(got, []string{live}) {
+		t.Errorf("after a refusal: %v", got)
+	}
+	x.update("web")
+	x.await(t, "web")
+	if p := x.shown()["web"]; !p.Kernel || !strings.Contains(p.Why, "no endpoint") {
+		t.Errorf("without endpoints: %+v", p)
+	}
+}
+
+// TestKernelPathComesAndGoes checks when the kernel path is opened and closed, and what becomes of the counters.
+func TestKernelPathComesAndGoes(t *testing.T) {
+	x := keepKernel(t)
+	x.update("web", at("127.0.0.1:1"))
+	x.use(t, pathOff)
+	if x.opens != 0 {
+		t.Error("opened, though no service asks for it")
+	}
+	if all := x.shown(); all != nil {
+		t.Errorf("while it is off: %+v", all)
+	}
+	x.use(t, pathOfTwo)
+	first := x.note
+	first.counters = kernel.Counters{Connections: 5, Open: 2, Sent: 10, Received: 20, Refused: 1, TimedOut: 2}
+	x.use(t, pathOfOne)
+	if x.opens != 1 || len(first.services) != 1 {
+		t.Errorf("opened %d times, has %v", x.opens, first.services)
+	}
+	want := admin.KernelCounters{Connections: 5, BytesUp: 10, BytesDown: 20, DialsFailed: 3, DialsRefused: 1,
+		DialsTimedOut: 2}
+	if p := x.shown()["db"]; p.Kernel || p.Asked != "off" || p.Why != "kernel_path is off" || p.Counters == nil ||
+		*p.Counters != want {
+		t.Errorf("after it has left the path: %+v, %+v", p, p.Counters)
+	}
+	want.ConnectionsActive = 2
+	if p := x.shown()["web"]; !p.Kernel || *p.Counters != want || p.Active["127.0.0.1:1"] != 1 ||
+		p.Picks["127.0.0.1:1"] != 2 {
+		t.Errorf("on the path: %+v, %+v", p, p.Counters)
+	}
+	x.use(t, "kernel_path_cgroup = \"/other\"\n"+pathOfOne)
+	if x.opens != 2 || !first.closed || x.note.closed {
+		t.Error("another control group has no path of its own")
+	}
+	x.await(t, "web", "127.0.0.1:1")
+	x.use(t, pathOff)
+	if !x.note.closed {
+		t.Error("not closed, though no service asks for it")
+	}
+	x.use(t, pathOfOne)
+	x.close()
+	if x.close(); !x.note.closed || len(x.note.services) > 0 {
+		t.Error("not closed at the end")
+	}
+}
+
+// TestKernelPathThatCannotBe checks what becomes of services when the host has no kernel path, or refuses one of them.
+func TestKernelPathThatCannotBe(t *testing.T) {
+	x := keepKernel(t)
+	log := &testproc.Log{}
+	x.log = hclog.New(&hclog.LoggerOptions{Output: log})
+	x.failed = errors.New("CAP_BPF is missing")
+	for range 2 {
+		x.use(t, pathOfTwo)
+	}
+	if n := strings.Count(log.String(), "CAP_BPF is missing"); n != 1 {
+		t.Errorf("the reason was logged %d times:\n%s", n, log)
+	}
+	if p := x.shown()["web"]; p.Kernel || p.Why != "CAP_BPF is missing" {
+		t.Errorf("with auto: %+v", p)
+	}
+	_, err := x.prepare(mustParse(t, strings.Replace(pathOfTwo, "auto", "on", 1)))
+	if err == nil || !strings.Contains(err.Error(), "CAP_BPF is missing") {
+		t.Errorf("with on: %v", err)
+	}
+	x.failed = nil
+	s, err := x.prepare(mustParse(t, pathOfTwo))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Abort(); !x.note.closed {
+		t.Error("a reload that was aborted has left the path open")
+	}
+	x.use(t, pathOfTwo)
+	x.note.mu.Lock()
+	x.note.refuses = errors.New("no room")
+	x.note.mu.Unlock()
+	x.update("web", at("127.0.0.1:1"))
+	testproc.Await(t, "the refusal of the service", func() bool { return !x.shown()["web"].Kernel })
+	if p := x.shown(); p["web"].Why != "no room" || !p["db"].Kernel {
+		t.Errorf("after a service was refused: %+v", p)
+	}
+	if !strings.Contains(log.String(), "no room") {
+		t.Errorf("not logged:\n%s", log)
+	}
+}
+
+// TestKernelPathHasAddressesOfNames checks that an endpoint with a host name has the address that answers.
+func TestKernelPathHasAddressesOfNames(t *testing.T) {
+	x := keepKernel(t)
+	refused := netip.MustParseAddr("127.0.0.3")
+	x.admit = func(_ string, _ proxy.Protocol, _ lb.Endpoint, addr netip.AddrPort) error {
+		if addr.Addr() == refused {
+			return errors.New("a loop")
+		}
+		return nil
+	}
+	x.resolver.SetNames([]lb.KnownName{{Host: "db.example", Addrs: []netip.Addr{refused,
+		netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}}})
+	x.use(t, pathOfTwo)
+	db := lb.Endpoint{ID: "db", Host: "db.example", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)}
+	x.update("db", db, lb.Endpoint{ID: "none", Host: "does-not-exist.invalid", Addr: db.Addr})
+	x.await(t, "db", "127.0.0.1:5432")
+	x.event(kernel.Event{Service: "db", Key: x.keyOf("db", "db"), Kind: kernel.Refused})
+	x.await(t, "db", "127.0.0.2:5432")
+	if s := x.balancer.Snapshot()[0].Endpoints[0]; s.Failures != 0 {
+		t.Errorf("the endpoint has failed, though it has another address: %+v", s)
+	}
+	x.event(kernel.Event{Service: "db", Key: x.keyOf("db", "db"), Kind: kernel.Recovered})
+}
