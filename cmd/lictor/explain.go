@@ -135,6 +135,9 @@ func writeExplanation(
 	if i := s.Identity; i != nil {
 		fmt.Fprintf(w, "dials in the mesh as %s\n", visible.Text(identityText(now, i)))
 	}
+	if s.Path.Asks() {
+		fmt.Fprintf(w, "path: %s\n", visible.Text(s.Path.Text()))
+	}
 	if s.Near != nil {
 		fmt.Fprintln(w, visible.Text(s.Near.Text()))
 	}

@@ -231,3 +231,26 @@ func TestPreferenceIsShown(t *testing.T) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
 }
+
+// The path of a service is shown if it asks for the kernel path.
+func TestPathIsShown(t *testing.T) {
+	t.Parallel()
+	f := explaining(t)
+	s, _, _ := explained()
+	s.Path = admin.Path{Asked: "auto", Kernel: true}
+	s.Kernel = &admin.KernelCounters{ConnectionsActive: 2, Connections: 5, DialsFailed: 1, Abandoned: 3}
+	f.answers["GET /v1/services/web"] = s
+	out, _ := lictor(t, exitOK, "explain", "-admin", f.address, "web")
+	if want := "\npath: kernel, clients on this host connect straight to the endpoints\n"; !strings.Contains(out, want) {
+		t.Errorf("no %q in:\n%s", want, out)
+	}
+	out, _ = lictor(t, exitOK, "status", "-admin", f.address, "web")
+	for _, want := range []string{
+		"\npath            kernel, clients on this host connect straight to the endpoints\n",
+		"\nkernel path     2 connections now, 5 in total, 1 failed, 3 abandoned\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/daemon"
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
@@ -44,7 +45,8 @@ func (c *planCommand) Help() string {
   Shows what would change if the running lictor read the configuration NEW:
   services that would be added (+), removed (-) and changed (~), with their
   changed arguments. Marks arguments that need a restart. Changes nothing, and
-  does not ask Consul. With -against OLD, plan compares NEW with the
+  does not ask Consul. Says which services the configuration allows on the
+  kernel path. With -against OLD, plan compares NEW with the
   configuration OLD, and needs no running lictor.
 
   A running lictor does not show its secrets. Only with -against does plan see
@@ -108,6 +110,11 @@ func (c *planCommand) Run(args []string) int {
 		_, err = fmt.Fprintln(c.out, "nothing would change")
 	} else if err = changes.Write(c.out); err == nil {
 		_, err = fmt.Fprintf(c.out, "\n%s\n", visible.Text(changes.Summary()))
+	}
+	for _, line := range daemon.KernelPaths(next) {
+		if err == nil {
+			_, err = fmt.Fprintln(c.out, visible.Text(line))
+		}
 	}
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor plan: %v\n", err)

@@ -116,3 +116,17 @@ func TestPlanThatIsLost(t *testing.T) {
 		t.Errorf("got exit code %d, %q", code, said.String())
 	}
 }
+
+func TestPlanSaysWhichServicesAreOnTheKernelPath(t *testing.T) {
+	t.Parallel()
+	f := planned(t, staticWeb, admin.Status{})
+	out, said := plan(t, exitOK, f, "kernel_path = \"auto\"\n"+staticWeb+
+		strings.NewReplacer("web", "dns", "9000", "9002\n  protocol = \"udp\"").Replace(staticWeb))
+	const want = `
+kernel path: 1 service (web)
+not on the kernel path: 1 service (dns): the service is udp, and the kernel path is for tcp
+`
+	if !strings.HasSuffix(out+said, want) {
+		t.Errorf("got:\n%s%s\nwant at the end:\n%s", out, said, want)
+	}
+}

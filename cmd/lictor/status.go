@@ -304,6 +304,13 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	if s.Near != nil {
 		line("preference", "%s", s.Near.Text())
 	}
+	if s.Path.Asks() {
+		line("path", "%s", s.Path.Text())
+	}
+	if k := s.Kernel; k != nil {
+		line("kernel path", "%d connections now, %d in total, %d failed, %d abandoned", k.ConnectionsActive,
+			k.Connections, k.DialsFailed, k.Abandoned)
+	}
 	if s.Waiting > 0 || s.EmptyUntil != nil {
 		line("queue", "%s", waitingText(s))
 	}

@@ -63,7 +63,8 @@ Options:
                       and why other instances are left out. Of several addresses
                       of Consul, show which answer. Check that the token
                       may read them, that the listen addresses can be used, and
-                      that this host is set up for transparent services. For
+                      that this host is set up for transparent services and for
+                      the kernel path. For
                       services of the mesh, ask for the certificate of each
                       identity, follow the discovery chain, and shake hands
                       with one instance. Needs Consul. Nothing is served.
@@ -198,6 +199,8 @@ func (c *validateCommand) live(cfg *config.Config, own []daemon.Listener, diags 
 	diags.Extend(unusable)
 	all, problems := daemon.Look(ctx, cfg, own)
 	diags.Extend(problems)
+	paths, problems := daemon.LookAtKernelPath(cfg)
+	diags.Extend(problems)
 	if c.json {
 		return
 	}
@@ -208,6 +211,9 @@ func (c *validateCommand) live(cfg *config.Config, own []daemon.Listener, diags 
 		for _, line := range all[i].Describe() {
 			fmt.Fprintln(c.out, visible.Text(line))
 		}
+	}
+	for _, line := range paths {
+		fmt.Fprintln(c.out, visible.Text(line))
 	}
 }
 

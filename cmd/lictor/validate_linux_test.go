@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lictor-proxy/lictor/internal/kernel"
 	"github.com/lictor-proxy/lictor/internal/testnet"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // validate -live says what keeps clients of a transparent service from being served.
@@ -53,4 +55,40 @@ func TestValidateLiveOfATransparentService(t *testing.T) {
 	wants(validate("127.0.0.1:80", "192.0.2.2:80"), "all listeners are at loopback addresses")
 	wants(validate("127.0.0.1:80", "127.0.0.1:81"))
 	wants(validate("192.0.2.1:80", "unix:///run/s"), "a Unix socket cannot tell")
+}
+
+// validate -live says which services would be on the kernel path, and what this host lacks for it.
+func TestValidateLiveOfTheKernelPath(t *testing.T) {
+	t.Parallel() // another process does the work
+	if !testnet.Inside(t) {
+		return
+	}
+	path := filepath.Join(t.TempDir(), "lictor.hcl")
+	validate := func(code int, top string) (out, said string) {
+		t.Helper()
+		text := top + "service \"web\" {\n  listen = 9000\n  static {\n    endpoints = [\"127.0.0.1:1\"]\n  }\n}\n"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return lictor(t, code, "validate", "-live", path)
+	}
+	if out, said := validate(exitOK, ""); strings.Contains(out+said, "kernel path") {
+		t.Errorf("without kernel_path: got %s%s", out, said)
+	}
+	const missing = "kernel_path_cgroup = \"/does-not-exist\"\n"
+	out, said := validate(exitOK, missing+"kernel_path = \"auto\"\n")
+	if !strings.Contains(out, "not on the kernel path: 1 service (web): ") ||
+		!strings.Contains(said, "Warning: No kernel path on this host") {
+		t.Errorf("without the control group: got %s%s", out, said)
+	}
+	if err := kernel.Probe(""); err != nil {
+		testproc.Cannot(t, "the kernel path cannot be opened", err)
+	}
+	if _, said = validate(exitFailed, missing+"kernel_path = \"on\"\n"); !strings.Contains(said, "does-not-exist") {
+		t.Errorf("without the control group that is needed: got %s", said)
+	}
+	out, said = validate(exitOK, "kernel_path = \"on\"\n")
+	if !strings.HasPrefix(out, "kernel path: 1 service (web)\n") {
+		t.Errorf("on this host: got %s%s", out, said)
+	}
 }
