@@ -41,7 +41,7 @@ const (
 func (b *bench) soak() error {
 	var t *target
 	for _, one := range b.targets {
-		if strings.HasPrefix(one.name, "lictor") {
+		if strings.HasPrefix(one.name, lictorTarget) {
 			t = one
 			break
 		}
@@ -55,6 +55,9 @@ func (b *bench) soak() error {
 		return err
 	}
 	defer stop()
+	if t.kernel {
+		s.plan.KernelPath = "auto" // the UDP service has limits
+	}
 	fresh, err := s.freshGoroutines(t)
 	if err != nil {
 		return err
@@ -66,7 +69,7 @@ func (b *bench) soak() error {
 	defer b.stop(i)
 
 	b.say("%s: warming up", t.name)
-	if err := s.churn(i, min(max(b.options.soak/10, 5*time.Second), 30*time.Second)); err != nil {
+	if err := s.churnAs(t, i, min(max(b.options.soak/10, 5*time.Second), 30*time.Second)); err != nil {
 		return err
 	}
 	before, err := s.quiet(i, 0)
@@ -75,7 +78,7 @@ func (b *bench) soak() error {
 	}
 	s.counts, s.failures, s.lost = map[string]int{}, 0, 0
 	b.say("%s: churning for %v", t.name, b.options.soak)
-	if err := s.churn(i, b.options.soak); err != nil {
+	if err := s.churnAs(t, i, b.options.soak); err != nil {
 		return err
 	}
 	after, err := s.quiet(i, before.fds+soakFDs)
@@ -118,6 +121,12 @@ func serveCatalog(server *http.Server, l net.Listener) {
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		fmt.Fprintln(os.Stderr, "bench: the catalog:", err)
 	}
+}
+
+// churnAs is churn with clients of the target.
+func (s *soak) churnAs(t *target, i *instance, d time.Duration) error {
+	_, err := s.as(t, func() (sample, error) { return nil, s.churn(i, d) })
+	return err
 }
 
 // churn changes the endpoints while clients run all kinds of load, for the duration d.

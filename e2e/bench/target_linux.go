@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -89,7 +90,7 @@ func targets(o *options) ([]*target, error) {
 	all := []*target{
 		{name: lictorTarget, command: run},
 		{name: kernelTarget, plain: true, kernel: true, command: run, adapt: func(p *plan) {
-			p.KernelPath = "on"
+			p.KernelPath = cmp.Or(p.KernelPath, "on")
 			if o.cgroup != nil {
 				p.Cgroup = o.cgroup.Name
 			}
