@@ -57,7 +57,7 @@ check: lint test ## lint and test
 
 generate: ## compile the eBPF programs of internal/kernel again; needs clang 14, see generate-install
 	go build -C .ci/tools -o '$(CURDIR)/bin/' github.com/cilium/ebpf/cmd/bpf2go
-	C_INCLUDE_PATH=/usr/include/$$(clang -print-multiarch) go generate ./internal/kernel
+	C_INCLUDE_PATH=/usr/include/$$(clang -print-multiarch) BPF2GO_CFLAGS='-O2 -Wall -Werror -mcpu=v3' go generate ./internal/kernel
 
 generate-install: ## install what generate needs (Debian, as root)
 	e2e/install clang llvm libbpf-dev

@@ -29,7 +29,8 @@ func followAddresses(m *ebpf.Map, log hclog.Logger) (*localAddresses, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	a := &localAddresses{inKernel: m, log: log, changes: os.NewFile(uintptr(fd), "netlink"), known: map[netip.Addr]bool{}}
+	changes := os.NewFile(uintptr(fd), "netlink")
+	a := &localAddresses{inKernel: m, log: log, changes: changes, known: map[netip.Addr]bool{}}
 	groups := uint32(unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 	if err == nil {
@@ -51,7 +52,7 @@ func (a *localAddresses) follow() {
 			return
 		}
 		if err := a.read(); err != nil {
-			a.log.Warn("cannot read the addresses of this host; clients that use a new one stay on the proxy", "error", err)
+			a.log.Warn("cannot read the addresses of this host; clients of new ones stay on the proxy", "error", err)
 		}
 	}
 }

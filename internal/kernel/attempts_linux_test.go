@@ -74,7 +74,8 @@ func TestRefusedAndRecovered(t *testing.T) {
 func newSilent(t *testing.T) netip.AddrPort {
 	t.Helper()
 	l := socket(t, unix.AF_INET)
-	if err := errors.Join(unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(l, 0)); err != nil {
+	any := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	if err := errors.Join(unix.Bind(l, any), unix.Listen(l, 0)); err != nil {
 		t.Fatal(err)
 	}
 	sa, err := unix.Getsockname(l)
@@ -119,7 +120,8 @@ func TestAbandonedIsNoFailure(t *testing.T) {
 		func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		func(fd int) error { return disconnect(fd) },
 		func(fd int) error {
-			return errors.Join(unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}), unix.Close(fd))
+			reset := &unix.Linger{Onoff: 1}
+			return errors.Join(unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, reset), unix.Close(fd))
 		},
 		func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1) },
 	} {

@@ -41,7 +41,8 @@ func ownCgroup() string {
 	groups, _ := os.ReadFile("/proc/self/cgroup")
 	root := cgroupMount(string(mounts))
 	for line := range strings.Lines(string(groups)) {
-		if group, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok && root != "" && filepath.Clean(group) == group {
+		group, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if ok && root != "" && filepath.Clean(group) == group { // a group elsewhere has a name such as /../..
 			return filepath.Join(root, group)
 		}
 	}
@@ -65,8 +66,8 @@ func mustBeRoot(dir string) error {
 		"control group"}
 }
 
-// cgroupMount returns the directory at which the root of the cgroup2 hierarchy is mounted, or "" if it is not. Of several
-// mounts, the last one counts, because it may hide the others.
+// cgroupMount returns the directory at which the root of the cgroup2 hierarchy is mounted, or "" if it is not. Of
+// several mounts, the last one counts, because it may hide the others.
 func cgroupMount(mountinfo string) string {
 	found := ""
 	for line := range strings.Lines(mountinfo) {

@@ -54,6 +54,9 @@ func TestSocketsOfAllKinds(t *testing.T) {
 
 	nothing := func(int) error { return nil }
 	fromLoopback := bind("127.0.0.1:0")
+	toLoopback := option(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 1)
+	onlyIPv6 := option(unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
+	fastOpen := option(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1)
 	for _, tt := range []struct {
 		name    string
 		family  int
@@ -65,8 +68,8 @@ func TestSocketsOfAllKinds(t *testing.T) {
 		{"v4-mapped to IPv4", unix.AF_INET6, nothing, "[::ffff:127.0.0.1]:7000", v4, false},
 		{"v4-mapped to IPv6", unix.AF_INET6, nothing, "[::ffff:127.0.0.1]:7000", v6, false},
 		{"IPv6 to IPv4", unix.AF_INET6, nothing, "[::1]:7000", v4, false},
-		{"IPv6 only to IPv6", unix.AF_INET6, option(unix.SOL_IPV6, unix.IPV6_V6ONLY, 1), "[::1]:7000", v6, false},
-		{"IPv6 only to IPv4", unix.AF_INET6, option(unix.SOL_IPV6, unix.IPV6_V6ONLY, 1), "[::1]:7000", v4, true},
+		{"IPv6 only to IPv6", unix.AF_INET6, onlyIPv6, "[::1]:7000", v6, false},
+		{"IPv6 only to IPv4", unix.AF_INET6, onlyIPv6, "[::1]:7000", v4, true},
 		{"IPv4 to IPv6", unix.AF_INET, nothing, "127.0.0.1:7000", v6, true},
 		{"to another host", unix.AF_INET, nothing, "127.0.0.1:7000", remote, false},
 		{"from a loopback address", unix.AF_INET, fromLoopback, "127.0.0.1:7000", v4, false},
@@ -76,8 +79,8 @@ func TestSocketsOfAllKinds(t *testing.T) {
 		{"from an address of this host", unix.AF_INET, bind("10.77.0.1:0"), "127.0.0.1:7000", remote, false},
 		{"from an address of this host to loopback", unix.AF_INET, bind("10.77.0.1:0"), "127.0.0.1:7000", v4, false},
 		{"bound to a port", unix.AF_INET, bind("0.0.0.0:7001"), "127.0.0.1:7000", v4, false},
-		{"bound to an interface", unix.AF_INET, option(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 1), "127.0.0.1:7000", v4, true},
-		{"fast open", unix.AF_INET, option(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1), "127.0.0.1:7000", v4, false},
+		{"bound to an interface", unix.AF_INET, toLoopback, "127.0.0.1:7000", v4, true},
+		{"fast open", unix.AF_INET, fastOpen, "127.0.0.1:7000", v4, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			set(t, p, Service{Name: "web", Listen: listen, Endpoints: []Endpoint{{Addr: tt.backend, Key: 1}}})

@@ -21,13 +21,14 @@ func diagnose(doing string, err error) error {
 		if missing := missingCapabilities(); missing != "" {
 			return &Error{Reason: NoCapability, Detail: "cannot " + doing + " without " + missing}
 		}
-		return &Error{Reason: Denied, Err: err, Detail: "cannot " + doing + " although the capabilities are there: the " +
-			"process is in a user namespace, or a seccomp filter, a security module or the lockdown of the kernel " +
+		return &Error{Reason: Denied, Err: err, Detail: "cannot " + doing + " although the capabilities are there: " +
+			"the process is in a user namespace, or a seccomp filter, a security module or the kernel's lockdown " +
 			"forbids bpf(2), or another program is attached exclusively"}
 	case errors.Is(err, unix.ENOSYS):
 		return &Error{Reason: NoSupport, Detail: "the kernel has no bpf(2): CONFIG_BPF_SYSCALL is missing", Err: err}
 	case errors.Is(err, unix.ENOPROTOOPT):
-		return &Error{Reason: NoSupport, Detail: "the kernel is too old: it has no SO_NETNS_COOKIE (Linux 5.14)", Err: err}
+		return &Error{Reason: NoSupport, Err: err,
+			Detail: "the kernel is too old: it has no SO_NETNS_COOKIE (Linux 5.14)"}
 	}
 	for _, each := range []struct {
 		kind ebpf.ProgramType

@@ -12,17 +12,18 @@
 //
 //   - clients on other hosts, in other network namespaces, and outside of Options.Cgroup;
 //   - Lictor itself;
-//   - sockets that could not connect to the chosen endpoint: IPv4 sockets if it has an IPv6 address, sockets bound to a
-//     loopback address if it is not on this host, sockets bound to an interface, and IPv6 sockets with IPV6_V6ONLY if it
-//     has an IPv4 address. Without CAP_PERFMON the programs cannot see IPV6_V6ONLY, and leave all IPv6 sockets alone that
-//     would need an IPv4 endpoint;
+//   - sockets that could not connect to the chosen endpoint: IPv4 sockets if it has an IPv6 address, sockets bound to
+//     a loopback address if it is not on this host, sockets bound to an interface, and IPv6 sockets with IPV6_V6ONLY
+//     if it has an IPv4 address. Without CAP_PERFMON the programs cannot see IPV6_V6ONLY, and leave all IPv6 sockets
+//     alone that would need an IPv4 endpoint;
 //   - all clients of a service without endpoints.
 //
-// The programs take turns over the endpoints exactly in proportion to the weights. They do not implement random_two, which
-// compares connections that only the proxy knows, and no retry: a client whose endpoint refuses sees the refusal.
+// The programs take turns over the endpoints exactly in proportion to the weights. There is no random_two, because it
+// compares connections that only the proxy knows, and no source_hash, because all these clients have one source. There
+// is no retry either: a client whose endpoint refuses sees the refusal.
 //
-// getpeername(2) returns the address to which the client wanted to connect, but for an MPTCP socket it returns that of the
-// endpoint. Programs that look into the tables of the kernel, such as ss(8), see the endpoint.
+// getpeername(2) returns the address to which the client wanted to connect, but for an MPTCP socket it returns that of
+// the endpoint. Programs that look into the tables of the kernel, such as ss(8), see the endpoint.
 //
 // The programs end with the process, because nothing is pinned. Established connections go on.
 package kernel

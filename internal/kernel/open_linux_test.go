@@ -117,7 +117,8 @@ func again(t *testing.T, change func(*exec.Cmd)) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run", "^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.count", "1")
+	this := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
+	cmd := exec.Command(self, "-test.run", this, "-test.v", "-test.count", "1")
 	cmd.Env = append(os.Environ(), againVariable+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	change(cmd)
@@ -158,4 +159,65 @@ func TestPrivateCgroupNamespace(t *testing.T) {
 	if _, err := Open(Options{}); !errors.As(err, &e) || e.Reason != NoCgroup {
 		t.Errorf("without a mount: error %v, want an Error for %q", err, NoCgroup)
 	}
+}
+
+func TestCgroupMount(t *testing.T) {
+	for _, tt := range []struct{ name, mounts, want string }{
+		{"none", "25 1 0:22 / /sys rw - sysfs sysfs rw\n", ""},
+		{"unified", "30 25 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n", "/sys/fs/cgroup"},
+		{"a part", "30 25 0:26 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n", ""},
+		{"space", "30 25 0:26 / /mnt/a\\040b rw - cgroup2 none rw\n", "/mnt/a b"},
+		{"the last", "30 25 0:26 / /a rw - cgroup2 none rw\n31 25 0:26 / /b rw - cgroup2 none rw\n", "/b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := cgroupMount(tt.mounts); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	group, inside := inGroup(t)
+	if !inside {
+		return
+	}
+	use := func() {
+		p, err := Open(Options{Cgroup: group, Events: func(Event) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set(t, p, Service{Name: "web", Listen: []netip.AddrPort{front}, Endpoints: []Endpoint{{Addr: front}}})
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Errorf("second Close: %v", err)
+		}
+		if err := p.Set(Service{Name: "web"}); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("Set after Close: error %v, want ErrClosed", err)
+		}
+	}
+	use() // the libraries keep a few descriptors and goroutines
+	open, goroutines := descriptors(t), runtime.NumGoroutine()
+	for range 5 {
+		use()
+	}
+	testproc.Await(t, "all descriptors to be closed", func() bool { return descriptors(t) <= open })
+	testproc.Await(t, "all goroutines to end", func() bool { return runtime.NumGoroutine() <= goroutines })
+	testproc.Await(t, "the memory of all maps to be released", func() bool {
+		runtime.GC() // releases the memory of variables
+		maps, err := os.ReadFile("/proc/self/maps")
+		return err == nil && !strings.Contains(string(maps), "bpf-map")
+	})
+}
+
+// descriptors returns the number of open descriptors.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }

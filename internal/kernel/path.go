@@ -24,8 +24,8 @@ type Options struct {
 type Service struct {
 	Name string
 
-	// Listen has the addresses of the service's listeners. The unspecified IPv4 address stands for all IPv4 addresses of
-	// this host; the unspecified IPv6 address for all addresses of this host, as it does for a listener.
+	// Listen has the addresses of the service's listeners. The unspecified IPv4 address stands for all IPv4 addresses
+	// of this host; the unspecified IPv6 address for all addresses of this host, as it does for a listener.
 	Listen []netip.AddrPort
 
 	Endpoints []Endpoint

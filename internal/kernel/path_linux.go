@@ -71,8 +71,8 @@ func (p *Path) start(dir string, events func(Event)) (err error) {
 	return err
 }
 
-// attachAndTest attaches the programs to the control group at dir. If this process is not in that group, its connections
-// cannot test the programs there, and so they first test them in the group in which it is.
+// attachAndTest attaches the programs to the control group at dir. If this process is not in that group, its
+// connections cannot test the programs there, and so they first test them in the group in which it is.
 func (p *Path) attachAndTest(dir string) error {
 	tested := dir
 	if own := ownCgroup(); !includes(dir, own) {
@@ -144,7 +144,8 @@ func (p *Path) attach(dir string) error {
 		{p.objects.Connect4, ebpf.AttachCGroupInet4Connect},
 		{p.objects.Connect6, ebpf.AttachCGroupInet6Connect},
 	} {
-		l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(group.Fd()), Program: each.program, Attach: each.to})
+		options := link.RawLinkOptions{Target: int(group.Fd()), Program: each.program, Attach: each.to}
+		l, err := link.AttachRawLink(options)
 		if err != nil {
 			return diagnose(fmt.Sprintf("attach an eBPF program to %s (%v)", dir, each.to), err)
 		}

@@ -64,13 +64,29 @@ type programService struct {
 	Timeout    uint64
 	Generation uint32
 	Zero       uint32
-	Sets       [2]programSet
+	Sets       [2]struct {
+		_     structs.HostLayout
+		First uint32
+		Count uint32
+	}
 }
 
-type programSet struct {
-	_     structs.HostLayout
-	First uint32
-	Count uint32
+type programSocket struct {
+	_           structs.HostLayout
+	Asked       programAddress
+	Chosen      programAddress
+	AskedPort   uint16
+	ChosenPort  uint16
+	Endpoint    uint32
+	Generation  uint32
+	Progress    uint32
+	Timeout     uint64
+	Started     uint64
+	Received    uint64
+	FinReceived bool
+	GaveUp      bool
+	Reported    bool
+	Zero        [5]uint8
 }
 
 // Names of all BPF objects in the ELF.

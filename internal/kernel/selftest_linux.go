@@ -44,7 +44,7 @@ func (p *Path) selfTest() error {
 		return err
 	}
 	if c, _ := p.Counters(testService); c.Picks != 1 || c.Connections != 1 {
-		return fmt.Errorf("%d connections were counted, not 1; another program may have replaced the flags of the socket",
+		return fmt.Errorf("%d connections were counted, not 1; does another program change the flags of sockets?",
 			c.Connections)
 	}
 	return nil

@@ -99,7 +99,10 @@ func (e *extents) give(g extent) {
 	if g.count == 0 {
 		return
 	}
-	i, _ := slices.BinarySearchFunc(e.free, g.first, func(f extent, first uint32) int { return int(f.first) - int(first) })
+	i := slices.IndexFunc(e.free, func(f extent) bool { return f.first > g.first })
+	if i < 0 {
+		i = len(e.free)
+	}
 	e.free = slices.Insert(e.free, i, g)
 	if i+1 < len(e.free) && g.first+g.count == e.free[i+1].first {
 		e.free[i].count += e.free[i+1].count

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLeft limits the endpoints of a service that have left but still have counters. Those with open connections may exceed
-// it.
+// maxLeft limits the endpoints of a service that have left but still have counters. Those with open connections may
+// exceed it.
 const maxLeft = 1024
 
 // A table is what the programs read: services, their listeners and their endpoints. It is not safe for concurrent use.
@@ -107,7 +107,7 @@ func (t *table) set(s Service) error {
 		if len(t.freeServices) == 0 {
 			return full("services")
 		}
-		known = &service{name: s.Name, index: t.freeServices[0], endpoints: map[place]uint32{}, left: map[place]uint32{}}
+		known = &service{name: s.Name, index: t.freeServices[0], left: map[place]uint32{}}
 	}
 	if err := t.setEndpoints(known, s); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (t *table) set(s Service) error {
 func check(s Service) error {
 	for _, e := range s.Endpoints {
 		if !e.Addr.IsValid() || e.Addr.Addr().Zone() != "" || e.Addr.Port() == 0 {
-			return fmt.Errorf("endpoint %s of service %q: the kernel path needs an IP address without a zone, and a port",
+			return fmt.Errorf("endpoint %s of %q: the kernel path needs a port, and an IP address without a zone",
 				e.Addr, s.Name)
 		}
 	}
@@ -237,7 +237,8 @@ func (t *table) sweep(keep int, except []Endpoint) {
 	}
 }
 
-// sweep frees the indexes of endpoints that have left the service and have no open connections, until only keep are left.
+// sweep frees the indexes of endpoints that have left the service and have no open connections, until only keep are
+// left.
 func (s *service) sweep(t *table, keep int, except map[place]bool) {
 	for p, index := range s.left {
 		if len(s.left) <= keep {
