@@ -53,10 +53,11 @@ const (
 	// tooSoon is the pause after an answer that came sooner than that. It bounds how often a broken agent is asked.
 	tooSoon = time.Second
 
-	// Intentions may change often for a while, and each change counts at once: newsAtOnce answers that came too soon
-	// and say something new cause no pause. After that, each second one causes a pause of newsEvery.
-	newsAtOnce = 100
-	newsEvery  = 20 * time.Millisecond
+	// Intentions may change often for a while, and each change counts at once. An index grows also when other ones
+	// change. So soonAtOnce answers that came too soon cause no pause if they have another index, or say something new.
+	// After that, each second one causes a pause of soonEvery.
+	soonAtOnce = 100
+	soonEvery  = 20 * time.Millisecond
 )
 
 // A lane is what followers share so that they do not take too many connections to the agent.
@@ -159,21 +160,21 @@ func (f *follower) step(ctx context.Context) time.Duration {
 		f.backoff.Reset()
 	}
 	if early {
-		return f.calm(isNew, now)
+		return f.calm(isNew || answer.index != q.index, now)
 	}
 	return 0
 }
 
-// calm returns the pause after an answer that came too soon.
-func (f *follower) calm(isNew bool, now time.Time) time.Duration {
+// calm returns the pause after an answer that came too soon. moved says that something has changed in Consul.
+func (f *follower) calm(moved bool, now time.Time) time.Duration {
 	shared, _ := f.about.lane()
 	switch {
-	case shared == nil || !shared.prompt || !isNew:
+	case shared == nil || !shared.prompt || !moved:
 		return tooSoon
-	case f.soon.Take(now, newsAtOnce, newsEvery):
+	case f.soon.Take(now, soonAtOnce, soonEvery):
 		return 0
 	}
-	return newsEvery
+	return soonEvery
 }
 
 // An answered is an answer with its index.

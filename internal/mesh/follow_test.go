@@ -227,6 +227,7 @@ func TestPlainHTTPTakesFewConnections(t *testing.T) {
 type scriptedSource struct {
 	leaf  leaf
 	rules func() *rules // nil: there are no intentions, and the default policy is to deny
+	moves bool          // the index of intentions grows with each answer
 	http  bool          // one question a connection
 
 	mu    sync.Mutex
@@ -256,13 +257,16 @@ func (s *scriptedSource) askLeaf(ctx context.Context, _ string, q question) (lea
 func (s *scriptedSource) askIntentions(ctx context.Context, _ string, q question, _ *rules) (*rules, uint64, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, time.Since(s.begun).Round(time.Millisecond))
-	ask := s.ask
+	ask, index := s.ask, uint64(1)
+	if s.moves {
+		index = uint64(len(s.asked))
+	}
 	s.mu.Unlock()
 	r := newRules(nil, false)
 	if s.rules != nil {
 		r = s.rules()
 	}
-	return r, 1, ask(ctx, q)
+	return r, index, ask(ctx, q)
 }
 
 // inBubble runs a Store in a bubble for that long, and returns when questions for its certificates were asked.

@@ -72,7 +72,9 @@ func newIntentionsRig(t *testing.T, body string) *intentionsRig {
 		}})
 	r.allowed = r.store.Intentions("billing", false)
 	run(t, r.store)
-	testproc.Await(t, "the intentions", func() bool { return r.allowed.current.Load() != nil })
+	testproc.Await(t, "the intentions and the authorities", func() bool {
+		return r.allowed.current.Load() != nil && r.store.State().TrustDomain != ""
+	})
 	return r
 }
 
@@ -87,7 +89,7 @@ func TestChangedIntentionsAreUsed(t *testing.T) {
 	if d := r.allowed.Decide(web); !d.Allowed || d.By != ByIntention || d.Source != "web" || d.Precedence != 9 {
 		t.Errorf("got %+v", d)
 	}
-	for n := range 2 * newsAtOnce { // more than count at once without any pause
+	for n := range 2 * soonAtOnce { // more than count at once without any pause
 		allow := n%2 == 1
 		action := map[bool]string{true: "allow", false: "deny"}[allow]
 		r.agent.say(matchPath+"billing", said{body: matchJSON("web " + action + " 9"), index: uint64(6 + n)})
@@ -271,15 +273,20 @@ func TestDestinationsTakeTurns(t *testing.T) {
 	}
 }
 
-// An agent that answers at once is not asked often, even if each answer is new.
-func TestIntentionsOfABrokenAgent(t *testing.T) {
+// An agent that answers at once is not asked often. If its answers say that something has changed, it is asked at once
+// for a while.
+func TestIntentionsOfAnAgentThatAnswersAtOnce(t *testing.T) {
 	for _, tt := range []struct {
-		name        string
-		different   bool
-		least, most int // questions in ten minutes
-	}{{"the same", false, 500, 700}, {"different ones", true, 25_000, 65_000}} {
+		name             string
+		different, moves bool
+		least, most      int // questions in ten minutes
+	}{
+		{"the same", false, false, 500, 700},
+		{"another index", false, true, 25_000, 65_000},
+		{"other intentions", true, false, 25_000, 65_000},
+	} {
 		n := 0
-		from := &scriptedSource{ask: func(context.Context, question) error { return nil }}
+		from := &scriptedSource{ask: func(context.Context, question) error { return nil }, moves: tt.moves}
 		if tt.different {
 			from.rules = func() *rules { n++; return newRules(nil, n%2 == 0) }
 		}
@@ -293,6 +300,9 @@ func TestIntentionsOfABrokenAgent(t *testing.T) {
 		})
 		if n := len(from.asked); n < tt.least || n > tt.most {
 			t.Errorf("%s: %d questions, want %d to %d", tt.name, n, tt.least, tt.most)
+		}
+		if at := from.asked[soonAtOnce-1]; tt.least > 1000 && at > 0 {
+			t.Errorf("%s: a pause before question %d, %v", tt.name, soonAtOnce, at)
 		}
 	}
 }

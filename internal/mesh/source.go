@@ -49,8 +49,9 @@ const maxAnswer = 1 << 20
 type agent struct {
 	client *consul.Client
 
-	mu    sync.Mutex
-	sites map[string]uint64 // by question, the consul.Answer.Site that has sent the last index; guarded by mu
+	mu       sync.Mutex           // guards the following fields
+	sites    map[string]uint64    // by question, the consul.Answer.Site that has sent the last index
+	policies map[string]time.Time // by destination, when the agent last said its default policy
 }
 
 // site returns which site has sent the last index of a question.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
@@ -16,6 +17,9 @@ import (
 // maxIntentions limits the size of an answer about intentions in bytes. An intention has about 400 bytes, and more if
 // it is about requests.
 const maxIntentions = 8 << 20
+
+// policyEvery is how often the default policy of an agent is asked for while questions go on.
+const policyEvery = 30 * time.Second
 
 // An apiIntention is an intention as Consul's API gives it.
 type apiIntention struct {
@@ -81,14 +85,18 @@ func intentionsIn(text []byte, of string) ([]Intention, error) {
 }
 
 // defaultPolicy returns whether a client may connect that no intention is about. It is a setting of the agent, which
-// does not change while the agent runs. An answer with new intentions need not wait for it.
+// does not change while the agent runs. So it is enough to ask again when questions begin anew, and sometimes: new
+// intentions need not wait for it.
 //
 // A header of the answer has the default policy of ACLs, but the setting default_intention_policy comes first, and only
 // an answer about a client shows it. So defaultPolicy asks about a client that no intention can be about: its namespace
 // does not exist. That needs service:write, as the certificate of the destination does. Without that right, the header
 // must do.
 func (a *agent) defaultPolicy(ctx context.Context, of string, r *rules, q question, former *rules) (bool, error) {
-	if former != nil && q.index != 0 && !slices.Equal(r.all, former.all) {
+	a.mu.Lock()
+	last := a.policies[of]
+	a.mu.Unlock()
+	if former != nil && q.index != 0 && (time.Since(last) < policyEvery || !slices.Equal(r.all, former.all)) {
 		return former.allow, nil
 	}
 	var answer struct {
@@ -98,13 +106,23 @@ func (a *agent) defaultPolicy(ctx context.Context, of string, r *rules, q questi
 	about := map[string]string{"Target": of, "ClientCertSerial": "00",
 		"ClientCertURI": "spiffe://lictor.invalid/ns/lictor.invalid/dc/lictor.invalid/svc/lictor"}
 	err := a.client.Call(ctx, http.MethodPost, "/v1/agent/connect/authorize", nil, about, &answer)
-	switch {
-	case err != nil && consul.KindOf(err) < consul.Denied:
+	if err != nil && consul.KindOf(err) < consul.Denied && !isUnknown(err) {
 		return false, err
+	}
+	a.mu.Lock()
+	a.policies[of] = time.Now()
+	a.mu.Unlock()
+	switch {
 	case err == nil && strings.HasPrefix(answer.Reason, "Default "):
 		return answer.Authorized, nil
 	case former != nil:
 		return former.allow, nil
 	}
 	return r.allow, nil
+}
+
+// isUnknown reports whether err says that the agent does not know what was asked for.
+func isUnknown(err error) bool {
+	var status *consul.StatusError
+	return errors.As(err, &status) && status.Code == http.StatusNotFound
 }
