@@ -223,13 +223,13 @@ func startEnvoy(t *testing.T, a *agent) (told func() map[string][]envoyTarget) {
 	}
 	t.Cleanup(p.Kill)
 	return func() map[string][]envoyTarget {
-		all := map[string][]envoyTarget{}
+		var last struct{ Upstreams map[string][]envoyTarget }
 		if lines := log.Lines(); len(lines) > 0 {
-			if err := json.Unmarshal([]byte(lines[len(lines)-1]), &all); err != nil {
+			if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil {
 				t.Fatalf("%v: %s", err, log.Tail(5))
 			}
 		}
-		return all
+		return last.Upstreams
 	}
 }
 

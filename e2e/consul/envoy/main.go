@@ -1,6 +1,9 @@
 // Command envoy asks a Consul agent what Envoy would be told to be the sidecar of a service. It speaks the protocol of
 // Envoy (ADS, incremental) with the agent's gRPC port, and prints a line of JSON whenever the agent has said something:
-// for each upstream the clusters in the order of failover, with the server name, the identities and the endpoints.
+//
+//   - upstreams has for each upstream the clusters in the order of failover, with the server name, the identities and
+//     the endpoints.
+//   - clients has the rules (config.rbac.v3.RBAC) that say which clients Envoy serves; null if there are none.
 //
 //	envoy 127.0.0.1:8502 web-sidecar-proxy [TOKEN]
 package main
@@ -30,6 +33,12 @@ func main() {
 	}
 	fmt.Fprintln(os.Stderr, "envoy:", follow(ctx, os.Args[1], os.Args[2]))
 	os.Exit(1)
+}
+
+// A line is what the command prints.
+type line struct {
+	Upstreams map[string][]target `json:"upstreams"`
+	Clients   json.RawMessage     `json:"clients"`
 }
 
 // follow prints what the agent says, until an error.
@@ -70,7 +79,11 @@ func follow(ctx context.Context, address, proxy string) error {
 				return err
 			}
 		}
-		if err := print.Encode(known.upstreams()); err != nil {
+		clients, err := known.clients()
+		if err != nil {
+			return err
+		}
+		if err := print.Encode(line{known.upstreams(), clients}); err != nil {
 			return err
 		}
 	}

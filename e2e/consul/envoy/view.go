@@ -11,9 +11,11 @@ import (
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	aggregate "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
+	rbac "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpproxy "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -107,6 +109,21 @@ func (v *view) upstreams() map[string][]target {
 		}
 	}
 	return all
+}
+
+// clients returns the rules that say which clients Envoy serves, as JSON.
+func (v *view) clients() ([]byte, error) {
+	for _, l := range v.listeners {
+		for _, chain := range l.FilterChains {
+			for _, f := range chain.Filters {
+				var of rbac.RBAC
+				if decode(f.GetTypedConfig(), &of) && l.TrafficDirection == core.TrafficDirection_INBOUND {
+					return protojson.Marshal(of.GetRules())
+				}
+			}
+		}
+	}
+	return nil, nil
 }
 
 // targets returns the targets of a cluster, which may be a list of others.
