@@ -25,6 +25,9 @@ func findCgroup(group string) (string, error) {
 			"for example by `mount -t cgroup2 none /sys/fs/cgroup`"}
 	}
 	group = filepath.Clean("/" + group)
+	if root != "/" && includes(root, group) { // the whole path of its directory
+		group = filepath.Clean("/" + strings.TrimPrefix(group, root))
+	}
 	if group == "/" {
 		return root, mustBeRoot(root)
 	}

@@ -9,8 +9,9 @@ import (
 
 // Options are the options of Open.
 type Options struct {
-	// Cgroup is the path of a control group in the cgroup2 hierarchy, such as "/system.slice", as in /proc/PID/cgroup.
-	// Only clients in this group and below use the kernel path. If Cgroup is empty, all clients of this host use it.
+	// Cgroup is the path of a control group in the cgroup2 hierarchy, such as "/system.slice", as in /proc/PID/cgroup,
+	// or of its directory, such as "/sys/fs/cgroup/system.slice". Only clients in this group and below use the kernel
+	// path. If Cgroup is empty, all clients of this host use it.
 	Cgroup string
 
 	Logger hclog.Logger // nil: no logging
