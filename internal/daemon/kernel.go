@@ -39,9 +39,9 @@ type kernelKeeper struct {
 	wake      chan struct{}               // has an element while run should look for work
 
 	feeding sync.Mutex // taken to change what the kernel path has; before mu
-	lastKey uint64     // the last key that an endpoint got; guarded by feeding
 
 	mu       sync.Mutex // guards the fields below, and those of kernelServices that say so
+	lastKey  uint64     // the last key that an endpoint got
 	path     kernelPath // nil: there is none
 	opened   kernelPath // opened by prepare, and not in force yet; nil: none
 	cgroup   string     // of path
@@ -175,7 +175,7 @@ func kernelServices(
 			off[s.Name] = err.Error()
 		default:
 			on[s.Name] = &kernelService{name: s.Name, listen: listen[s.Name], timeout: s.ConnectTimeout,
-				ids: map[uint64]string{}}
+				keys: map[string]uint64{}, ids: map[uint64]string{}}
 		}
 	}
 	return on, off

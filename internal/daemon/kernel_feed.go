@@ -29,14 +29,17 @@ type kernelService struct {
 	listen  []netip.AddrPort
 	timeout time.Duration
 
-	last kernel.Service    // what the kernel path has; without a name: nothing
-	keys map[string]uint64 // of the endpoints of last, by ID
-	next time.Time         // when to feed it again; zero: when it changes; guarded by mu
+	last kernel.Service // what the kernel path has; without a name: nothing
+	next time.Time      // when to feed it again; zero: when it changes; guarded by mu
 
 	changed bool                    // the choices may have changed; guarded by mu
 	members map[uint64]kernelMember // by key; guarded by mu
-	ids     map[uint64]string       // by key, also of endpoints that have left and may have connections; guarded by mu
 	problem string                  // why the kernel path has refused the service; guarded by mu
+
+	// keys holds the keys of endpoints by ID, and ids is its inverse. Both also have endpoints that have left, as long
+	// as the kernel path has counters of them. Both are guarded by mu.
+	keys map[string]uint64
+	ids  map[uint64]string
 }
 
 // A kernelMember is an endpoint on the kernel path.
@@ -82,10 +85,6 @@ func (k *kernelKeeper) feedLocked(name string) {
 		k.log.Error("not on the kernel path, lictor forwards the connections", "service", name, "reason", problem)
 	}
 	s.last, s.members, s.problem, s.next = next, members, problem, time.Time{}
-	s.keys = make(map[string]uint64, len(members))
-	for key, m := range members {
-		s.keys[m.ID], s.ids[key] = key, m.ID
-	}
 	if pause > 0 {
 		s.next = time.Now().Add(pause)
 	}
@@ -107,15 +106,24 @@ func (k *kernelKeeper) kernelServiceOf(
 		if !known || c.Member.Path != "" || addr.Addr().Zone() != "" {
 			continue
 		}
-		key, ok := s.keys[c.Member.ID]
-		if !ok {
-			k.lastKey++
-			key = k.lastKey
-		}
+		key := k.keyOf(s, c.Member.ID)
 		next.Endpoints = append(next.Endpoints, kernel.Endpoint{Addr: addr, Weight: c.Weight, Key: key})
 		members[key] = kernelMember{c.Member, addr}
 	}
 	return next, members, named
+}
+
+// keyOf returns the key of an endpoint. An endpoint that comes back has the same one.
+func (k *kernelKeeper) keyOf(s *kernelService, id string) uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, ok := s.keys[id]
+	if !ok {
+		k.lastKey++
+		key = k.lastKey
+		s.keys[id], s.ids[key] = key, id
+	}
+	return key
 }
 
 // addressOf returns the address at which Lictor would dial an endpoint with a host name first. If the name is not

@@ -50,13 +50,15 @@ func (k *kernelKeeper) shownLocked(s *kernelService) admin.Path {
 	known := make(map[uint64]bool, len(each))
 	for _, e := range each {
 		known[e.Key] = true
-		id := s.ids[e.Key]
-		p.Active[id] += int64(e.Open)
-		p.Picks[id] += int64(e.Picks)
+		if id, is := s.ids[e.Key]; is {
+			p.Active[id] += int64(e.Open)
+			p.Picks[id] += int64(e.Picks)
+		}
 	}
-	for key := range s.ids {
+	for key, id := range s.ids {
 		if _, is := s.members[key]; !is && !known[key] {
-			delete(s.ids, key) // its last connection has ended
+			delete(s.ids, key) // the kernel path has forgotten it
+			delete(s.keys, id)
 		}
 	}
 	p.Counters = k.countersLocked(s.name, sum)

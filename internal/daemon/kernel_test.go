@@ -161,8 +161,8 @@ func (x *keptKernel) await(t *testing.T, service string, want ...string) {
 	testproc.Await(t, "the endpoints on the kernel path", has)
 }
 
-// keyOf returns the key of an endpoint on the kernel path, by its ID.
-func (x *keptKernel) keyOf(service, id string) uint64 {
+// key returns the key of an endpoint on the kernel path, by its ID.
+func (x *keptKernel) key(service, id string) uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for key, m := range x.services[service].members {
@@ -193,7 +193,7 @@ func TestKernelPathFollowsTheBalancer(t *testing.T) {
 	}
 	x.update("db", at(live))
 	x.await(t, "db", live)
-	key := x.keyOf("web", dead)
+	key := x.key("web", dead)
 	x.event(kernel.Event{Service: "web", Key: key, Kind: kernel.Unreachable})
 	x.event(kernel.Event{Service: "web", Key: key, Kind: kernel.Recovered})
 	x.event(kernel.Event{Service: "web", Key: key, Kind: kernel.Unreachable}) // not two in a row
@@ -211,10 +211,13 @@ func TestKernelPathFollowsTheBalancer(t *testing.T) {
 	again := l.Addr().String()
 	x.update("web", at(live), at(again))
 	x.await(t, "web", live, again)
-	before := x.note.count()
-	x.event(kernel.Event{Service: "web", Key: x.keyOf("web", again), Kind: kernel.Refused})
+	before, key := x.note.count(), x.key("web", again)
+	x.event(kernel.Event{Service: "web", Key: x.key("web", again), Kind: kernel.Refused})
 	testproc.Await(t, "the trial by Lictor", func() bool { return x.note.count() >= before+2 })
 	x.await(t, "web", live, again)
+	if got := x.key("web", again); got != key {
+		t.Errorf("the key of an endpoint that came back is %d, was %d", got, key)
+	}
 	if got := x.note.setAt(before); !slices.Equal(got, []string{live}) {
 		t.Errorf("after a refusal: %v", got)
 	}
@@ -327,10 +330,10 @@ func TestKernelPathHasAddressesOfNames(t *testing.T) {
 	db := lb.Endpoint{ID: "db", Host: "db.example", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)}
 	x.update("db", db, lb.Endpoint{ID: "none", Host: "does-not-exist.invalid", Addr: db.Addr})
 	x.await(t, "db", "127.0.0.1:5432")
-	x.event(kernel.Event{Service: "db", Key: x.keyOf("db", "db"), Kind: kernel.Refused})
+	x.event(kernel.Event{Service: "db", Key: x.key("db", "db"), Kind: kernel.Refused})
 	x.await(t, "db", "127.0.0.2:5432")
 	if s := x.balancer.Snapshot()[0].Endpoints[0]; s.Failures != 0 {
 		t.Errorf("the endpoint has failed, though it has another address: %+v", s)
 	}
-	x.event(kernel.Event{Service: "db", Key: x.keyOf("db", "db"), Kind: kernel.Recovered})
+	x.event(kernel.Event{Service: "db", Key: x.key("db", "db"), Kind: kernel.Recovered})
 }
