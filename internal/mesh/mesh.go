@@ -52,8 +52,9 @@ type Options struct {
 	Saved []byte
 }
 
-// ErrNotReady is wrapped by the errors of Identity.Config for an identity that has no certificate to show, or no
-// authority to verify endpoints with. Such an error says nothing about the endpoint.
+// ErrNotReady is wrapped by the errors of Identity.Config, and of handshakes with what Server.Config returns, for an
+// identity that has no certificate to show, or no authority to verify peers with. Such an error says nothing about the
+// peer.
 var ErrNotReady = errors.New("the identity is not ready")
 
 // A State is what a Store has.

@@ -126,6 +126,26 @@ func TestClientWithoutCertificateIsRefused(t *testing.T) {
 	}
 }
 
+// A chain may not cost more memory or time than those of Consul do.
+func TestOversizeChainIsRefused(t *testing.T) {
+	g := newStage(t)
+	server := g.web.Server(ServerOptions{})
+	for _, version := range versions {
+		for _, length := range []int{maxChain, maxChain + 1, 1000} {
+			address, shaken := serveWith(t, server)
+			client := clientConfig(t, certificateOf(t, g.ca, "front"), version)
+			chain := &client.Certificates[0].Certificate
+			for len(*chain) < length {
+				*chain = append(*chain, g.ca.Certificate.Raw)
+			}
+			_, err := connect(address, client)
+			if served := <-shaken; (served == nil) != (length == maxChain) || (err == nil) != (length == maxChain) {
+				t.Errorf("%x, %d certificates: got %v, client %v", version, length, served, err)
+			}
+		}
+	}
+}
+
 // Admit is asked in each handshake, and the handshake ends with its error. A session that was admitted does not help.
 func TestAdmitIsAskedInEachHandshake(t *testing.T) {
 	for _, version := range versions {

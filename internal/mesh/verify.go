@@ -105,28 +105,28 @@ func (v *verifier) trust(chain []*x509.Certificate, r *roots, now time.Time) err
 	return nil
 }
 
-// verify verifies the chain of a peer in this role with the authorities r. It does not look at who the peer is.
-func (p role) verify(chain []*x509.Certificate, r *roots, now time.Time) (trusted, error) {
+// verify verifies the chain of a peer in this role with the authorities known. It does not look at who the peer is.
+func (r role) verify(chain []*x509.Certificate, known *roots, now time.Time) (trusted, error) {
 	switch {
 	case len(chain) == 0:
-		return trusted{}, unverified(chain, fmt.Errorf("the %v has shown none", p))
+		return trusted{}, unverified(chain, fmt.Errorf("the %v has shown none", r))
 	case len(chain) > maxChain:
 		return trusted{}, unverified(chain, fmt.Errorf("the %v has shown a chain of %d certificates, "+
-			"at most %d are accepted", p, len(chain), maxChain))
+			"at most %d are accepted", r, len(chain), maxChain))
 	}
 	options := x509.VerifyOptions{
-		Roots: r.pool, Intermediates: x509.NewCertPool(), CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsage(p)},
+		Roots: known.pool, Intermediates: x509.NewCertPool(), CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsage(r)},
 	}
 	for _, cert := range chain[1:] {
 		options.Intermediates.AddCert(cert)
 	}
 	found, err := chain[0].Verify(options)
 	if err != nil {
-		return trusted{}, fmt.Errorf("the %v, which says that it is %s, cannot be verified: %w", p, claims(chain[0]),
+		return trusted{}, fmt.Errorf("the %v, which says that it is %s, cannot be verified: %w", r, claims(chain[0]),
 			unverified(chain, err))
 	}
-	t := trusted{roots: r, from: chain[0].NotBefore, to: chain[0].NotAfter}
+	t := trusted{roots: known, from: chain[0].NotBefore, to: chain[0].NotAfter}
 	for _, cert := range found[0] {
 		if cert.NotBefore.After(t.from) {
 			t.from = cert.NotBefore
