@@ -46,6 +46,15 @@ func diagnose(doing string, err error) error {
 	return &Error{Reason: NoSupport, Detail: "cannot " + doing + "; the kernel may be older than Linux 5.15", Err: err}
 }
 
+// diagnoseCutter says what the system lacks if the programs that destroy sockets cannot be used.
+func diagnoseCutter(err error) error {
+	if !hasCapability(unix.CAP_PERFMON) {
+		return &Error{Reason: NoCapability, Detail: "cannot destroy sockets on the kernel path without CAP_PERFMON"}
+	}
+	return &Error{Reason: NoSupport, Err: err,
+		Detail: "cannot destroy sockets on the kernel path; it needs Linux 6.5 and CONFIG_DEBUG_INFO_BTF"}
+}
+
 // hasCapability reports whether the process has a capability or CAP_SYS_ADMIN, which includes those for eBPF.
 func hasCapability(c int) bool {
 	held, err := capabilities()

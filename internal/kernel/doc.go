@@ -25,5 +25,7 @@
 // getpeername(2) returns the address to which the client wanted to connect, but for an MPTCP socket it returns that of
 // the endpoint. Programs that look into the tables of the kernel, such as ss(8), see the endpoint.
 //
+// Connections to an endpoint that has left go on until Path.Cut destroys them.
+//
 // The programs end with the process, because nothing is pinned. Established connections go on.
 package kernel

@@ -24,5 +24,8 @@ func (*Path) Remove(string) error { return nil }
 // Counters returns zeros.
 func (*Path) Counters(string) (Counters, []EndpointCounters) { return Counters{}, nil }
 
+// Cut returns an Error.
+func (*Path) Cut(string, []uint64) (int, error) { return 0, unsupported() }
+
 // Close does nothing.
 func (*Path) Close() error { return nil }

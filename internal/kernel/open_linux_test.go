@@ -72,13 +72,14 @@ func TestOpenWithCapabilitiesTakenAway(t *testing.T) {
 		name    string
 		held    uint64
 		missing string // "": Open succeeds
+		cuts    bool
 	}{
-		{"none", 0, "CAP_BPF and CAP_NET_ADMIN"},
-		{"BPF", 1 << unix.CAP_BPF, "CAP_NET_ADMIN"},
-		{"NET_ADMIN", 1 << unix.CAP_NET_ADMIN, "CAP_BPF"},
-		{"BPF, NET_ADMIN", 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN, ""},
-		{"BPF, NET_ADMIN, PERFMON", 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_PERFMON, ""},
-		{"SYS_ADMIN", 1 << unix.CAP_SYS_ADMIN, ""},
+		{"none", 0, "CAP_BPF and CAP_NET_ADMIN", false},
+		{"BPF", 1 << unix.CAP_BPF, "CAP_NET_ADMIN", false},
+		{"NET_ADMIN", 1 << unix.CAP_NET_ADMIN, "CAP_BPF", false},
+		{"BPF, NET_ADMIN", 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN, "", false},
+		{"BPF, NET_ADMIN, PERFMON", 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_PERFMON, "", true},
+		{"SYS_ADMIN", 1 << unix.CAP_SYS_ADMIN, "", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if !again(t, func(*exec.Cmd) {}) { // what one of them cannot do would be remembered for the next
@@ -93,6 +94,9 @@ func TestOpenWithCapabilitiesTakenAway(t *testing.T) {
 			}
 			p, err := Open(Options{})
 			if err == nil {
+				if _, err := p.Cut("web", nil); (err == nil) != tt.cuts {
+					t.Errorf("Cut returns the error %v", err)
+				}
 				_ = p.Close()
 			}
 			var e *Error

@@ -21,6 +21,8 @@ type Path struct {
 	links     []link.Link
 	addresses *localAddresses
 	reader    *eventReader
+	cutter    *cutter // nil: sockets cannot be destroyed, because of noCutter
+	noCutter  error
 
 	mu    sync.Mutex
 	table *table // nil: closed
@@ -60,6 +62,9 @@ func (p *Path) start(dir string, events func(Event)) (err error) {
 	}
 	if p.table, err = newTable(&p.objects); err != nil {
 		return err
+	}
+	if p.cutter, err = newCutter(&p.objects); err != nil {
+		p.noCutter = diagnoseCutter(err)
 	}
 	if p.addresses, err = followAddresses(p.objects.LocalAddresses, p.log); err != nil {
 		return fmt.Errorf("follow the addresses of this host: %w", err)
@@ -211,6 +216,10 @@ func (p *Path) Close() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.cutter != nil {
+		p.cutter.close()
+		p.cutter = nil
+	}
 	if p.table != nil {
 		p.table.close()
 		p.table = nil

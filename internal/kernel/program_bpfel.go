@@ -38,7 +38,7 @@ type programEndpoint struct {
 	Zero       uint16
 	Generation uint32
 	Failing    uint32
-	Service    uint32
+	Cut        uint32
 	Counters   programCounters
 }
 

@@ -194,6 +194,7 @@ func (t *table) leave(s *service, all []Endpoint, at []uint32) {
 	s.endpoints = make(map[place]uint32, len(all))
 	for i, e := range all {
 		s.endpoints[e.place()] = at[i]
+		atomic.StoreUint32(&t.endpoints[at[i]].Cut, 0)
 		delete(s.left, e.place())
 	}
 	for p, index := range before {
@@ -220,7 +221,7 @@ func (t *table) newEndpoint(s *service, p place) uint32 {
 	e := &t.endpoints[index]
 	atomic.AddUint32(&e.Generation, 1)
 	e.Address, e.Port = addressOf(p.addr.Addr()), portOf(p.addr.Port())
-	e.Failing, e.Service = 0, s.index
+	e.Failing, e.Cut = 0, 0
 	e.Counters = programCounters{}
 	t.owners[index] = owner{s, p}
 	return index

@@ -64,7 +64,7 @@ struct endpoint {
 	__u16 zero;
 	__u32 generation;
 	__u32 failing; // not 0: no connection has been established since the last failure
-	__u32 service;
+	__u32 cut;     // not 0: the sockets that were sent here are to be destroyed
 	struct counters counters;
 };
 

@@ -339,7 +339,9 @@ static __always_inline void not_established(struct bpf_sock_ops *ctx, struct end
 {
 	if (s->reported)
 		return;
-	if (!ctx->packets_out && ctx->segs_in)
+	if (endpoint->cut)
+		__sync_fetch_and_add(&endpoint->counters.abandoned, 1);
+	else if (!ctx->packets_out && ctx->segs_in)
 		failed(endpoint, s, &endpoint->counters.refused, REFUSED);
 	else if (!ctx->packets_out && ctx->segs_out && !s->gave_up)
 		failed(endpoint, s, &endpoint->counters.unreachable, UNREACHABLE);
