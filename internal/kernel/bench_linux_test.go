@@ -71,32 +71,3 @@ func BenchmarkConnectionElsewhere(b *testing.B) {
 	b.ReportMetric((nsAfter-ns)/float64(b.N), "ns-of-programs/op")
 	b.ReportMetric((runsAfter-runs)/float64(b.N), "runs/op")
 }
-
-// BenchmarkSet replaces a set of 1,000 endpoints by one that has none in common with it.
-func BenchmarkSet(b *testing.B) {
-	for _, weight := range []int{1, 10} {
-		b.Run(fmt.Sprint("weights up to ", weight), func(b *testing.B) {
-			p, err := Open(Options{})
-			if err != nil {
-				b.Skip(err)
-			}
-			defer func() { _ = p.Close() }()
-			sets := [2]Service{}
-			for i := range sets {
-				sets[i] = Service{Name: "web", Listen: []netip.AddrPort{netip.MustParseAddrPort("127.99.99.99:1")}}
-				for k := range 1000 {
-					addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i), byte(k >> 8), byte(k)}), 80)
-					e := Endpoint{Addr: addr, Weight: 1 + k%weight, Key: uint64(k)}
-					sets[i].Endpoints = append(sets[i].Endpoints, e)
-				}
-			}
-			i := 0
-			for b.Loop() {
-				if err := p.Set(sets[i&1]); err != nil {
-					b.Fatal(err)
-				}
-				i++
-			}
-		})
-	}
-}

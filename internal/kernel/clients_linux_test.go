@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -232,47 +231,5 @@ func TestTwoPaths(t *testing.T) {
 	}
 	if err := exchange("tcp", front.String()); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestChangesDuringConnects(t *testing.T) {
-	group, inside := inGroup(t)
-	if !inside {
-		return
-	}
-	p := open(t, Options{Cgroup: group})
-	sets := [3][]Endpoint{}
-	for i := range 6 {
-		e := Endpoint{Addr: newBackend(t, "127.0.0.1:0").addr, Key: uint64(i), Weight: 1 + i}
-		sets[i/2] = append(sets[i/2], e)
-		sets[(i+1)%3] = append(sets[(i+1)%3], e)
-	}
-	change := func(i int) {
-		set(t, p, Service{Name: "web", Listen: []netip.AddrPort{front}, Endpoints: sets[i%3]})
-	}
-	change(0)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range 3000 {
-			if err := exchange("tcp", front.String()); err != nil {
-				t.Error(err)
-			}
-		}
-	}()
-	changes, deadline := 0, time.After(testproc.Patience)
-	for connecting := true; connecting || changes < 40_000; changes++ {
-		change(changes)
-		select {
-		case <-done:
-			connecting = false
-		case <-deadline:
-			t.Fatal("the connections do not end")
-		default:
-		}
-	}
-	testproc.Await(t, "all connections to end", func() bool { c, _ := p.Counters("web"); return c.Open == 0 })
-	if c, _ := p.Counters("web"); c.Picks != 3000 || c.Connections != 3000 || c.Sent != 15000 || c.Received != 15000 {
-		t.Errorf("counters are %+v, want 3,000 connections of 5 bytes each way", c)
 	}
 }
