@@ -48,6 +48,7 @@ const (
 	ReasonDenied         = "denied by the destination" // see EndpointTLS.Denies
 	ReasonIntention      = "denied by an intention"    // see ErrForbidden and Proxier.Reexamine
 	ReasonPerClient      = "per-client limit"          // the client was at its limit, see Service.MaxPerClient
+	ReasonPerIdentity    = "per-identity limit"        // the same for its identity, see Service.MaxPerIdentity
 	ReasonClientClosed   = "client closed"
 	ReasonEndpointClosed = "endpoint closed"
 	ReasonClientFailed   = "client failed" // the client's connection failed, usually by a reset

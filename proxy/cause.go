@@ -50,6 +50,7 @@ const (
 	RefusedHandshake                  // the TLS handshake with the client failed
 	RefusedNoRoute                    // the client's first bytes choose no service, see Service.SNI
 	RefusedDenied                     // the endpoint denied the connection, see EndpointTLS.Denies
+	RefusedPerIdentity                // the client's identity was at its limit of connections
 	RefusedIntention                  // the client may not use the service because of who it is, see ErrForbidden
 	refusals           int     = iota
 )
@@ -60,7 +61,7 @@ type RefusedBy [refusals]int64
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client",
-		"not_allowed", "proxy_header", "handshake", "no_route", "denied", "intention"}[r]
+		"not_allowed", "proxy_header", "handshake", "no_route", "denied", "per_identity", "intention"}[r]
 }
 
 // refusalOf returns the Refusal for an error that was passed to unserved.

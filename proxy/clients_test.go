@@ -178,11 +178,11 @@ func TestEachClientHasSoManySessions(t *testing.T) {
 // What a client has in other processes counts for its limit here. ClientCounts returns what it has here.
 func TestForeignClientsCount(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr, local := h.serve(Service{MaxPerClient: 2}, greeter(t)), netip.MustParseAddr("127.0.0.1")
+		addr, local := h.serve(Service{MaxPerClient: 2}, greeter(t)), ClientKey{Addr: netip.MustParseAddr("127.0.0.1")}
 		ended := make(chan struct{}, 1)
 		h.NotifyUncounted(func() { ended <- struct{}{} })
-		h.SetForeignClients("none", map[netip.Addr]int{local: 1})
-		h.SetForeignClients("s", map[netip.Addr]int{local: 1})
+		h.SetForeignClients("none", map[ClientKey]int{local: 1})
+		h.SetForeignClients("s", map[ClientKey]int{local: 1})
 		c, err := greetedFrom(t, "127.0.0.1", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestForeignClientsCount(t *testing.T) {
 			t.Errorf("the third connection got %v, want a reset", err)
 		}
 		if got := h.ClientCounts(); len(got) != 1 || len(got["s"]) != 1 || got["s"][local] != 1 {
-			t.Errorf("got %v, want one of %s", got, local)
+			t.Errorf("got %v, want one of %v", got, local)
 		}
 		h.SetForeignClients("s", nil)
 		if _, err := greetedFrom(t, "127.0.0.1", addr); err != nil {
@@ -204,7 +204,7 @@ func TestForeignClientsCount(t *testing.T) {
 
 func TestClientCountForgetsWhoIsGone(t *testing.T) {
 	var c clientCount
-	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	addr := func(i int) ClientKey { return ClientKey{Addr: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})} }
 	for i := range 1000 {
 		if !c.enter(addr(i), 1) || c.enter(addr(i), 1) || !c.enter(addr(i), 2) {
 			t.Fatalf("client %d does not have 2 of 2", i)

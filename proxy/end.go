@@ -71,6 +71,8 @@ func (r endReason) String() string {
 	switch {
 	case r == unservedFor(RefusedPerClient):
 		return ReasonPerClient
+	case r == unservedFor(RefusedPerIdentity):
+		return ReasonPerIdentity
 	case r == unservedFor(RefusedNotAllowed):
 		return ReasonNotAllowed
 	case r == unservedFor(RefusedDenied):

@@ -148,6 +148,35 @@ func (x *identityIndex) conns(id string) (all []identifiedConn) {
 	return all
 }
 
+// A membership is what a service has noted of a connection with an identity, for as long as the connection lasts.
+type membership struct {
+	of      *identified
+	counted bool // by service.clients
+}
+
+// enlist notes c, a connection with peer, which has an identity. before is what identities.changed has returned before
+// the handshake. An error refuses the client.
+func (s *service) enlist(c identifiedConn, peer *TLSPeer, before uint64) (m membership, err error) {
+	key := ClientKey{Identity: peer.Identity()}
+	if limit := s.spec.Load().MaxPerIdentity; limit > 0 {
+		if m.counted = s.clients.enter(key, limit); !m.counted {
+			return m, &identityError{peer, RefusedPerIdentity, errIdentityLimit}
+		}
+	}
+	if m.of, err = s.identities.join(c, peer, before); err != nil && m.counted {
+		s.uncountKey(key)
+	}
+	return m, err
+}
+
+// delist undoes enlist.
+func (s *service) delist(c identifiedConn, m membership) {
+	m.of.leave(c)
+	if m.counted {
+		s.uncountKey(ClientKey{Identity: m.of.id})
+	}
+}
+
 // servicesByName finds services, even those that Apply has removed while their connections go on. It has a lock of its
 // own, so that a search does not wait for Apply. The zero value is ready to use.
 type servicesByName struct {

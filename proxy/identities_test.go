@@ -321,3 +321,39 @@ func TestReexamineConnectionsThatFinish(t *testing.T) {
 		})
 	}
 }
+
+// Each identity has its own limit of connections, together with those that it has in other processes.
+func TestEachIdentityHasSoManyConnections(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		m, next := newMesh(t), h.records()
+		server := tcpServer(t, echo)
+		s := Service{AcceptTLS: m.accept(0), MaxPerIdentity: 2, Listen: []netip.AddrPort{freePort(t, TCP)}}
+		at := h.serve(s, server)
+		first, second := m.dial(at, "web"), m.dial(at, "web")
+		over := dialTLS(t, at, m.as(m.issue("web")))
+		wantEnd(t, over)
+		if r := next(); r.Reason != ReasonPerIdentity || r.Refused != "per_identity" || r.Endpoint.ID != "" ||
+			r.TLS.Identity() != meshID("web") {
+			t.Errorf("got the record %+v with %+v", r, r.TLS)
+		}
+		m.dial(at, "billing")
+		key := ClientKey{Identity: meshID("web")}
+		count := func() int { return h.ClientCounts()["s"][key] }
+		if got := h.ClientCounts()["s"]; len(got) != 2 || got[key] != 2 {
+			t.Errorf("got the counts %v", got)
+		}
+		first.Close()
+		eventually(t, equals("connections of web", count, 1))
+		first = m.dial(at, "web")
+		h.SetForeignClients("s", map[ClientKey]int{key: 1})
+		second.Close()
+		eventually(t, equals("connections of web", count, 1))
+		wantEnd(t, dialTLS(t, at, m.as(m.issue("web"))))
+		eventually(t, equals("refused", func() int64 { return h.stats().RefusedBy[RefusedPerIdentity] }, 2))
+		m.set("web") // a connection that was denied counts no more
+		h.Reexamine("s", m.judge)
+		wantEnd(t, first)
+		h.Close()
+		h.wantNoClients()
+	})
+}

@@ -7,7 +7,7 @@ type identifiedPair struct {
 	loop *eventLoop
 	pair *loopPair // only the loop may read it
 	use  generation
-	of   *identified
+	membership
 }
 
 // identify lists the pair if its client has an identity. An error refuses the client. before is what changed has
@@ -18,16 +18,16 @@ func (p *loopPair) identify(before uint64) (err error) {
 		return nil
 	}
 	c := &identifiedPair{loop: p.loop, pair: p, use: p.thisUse()}
-	if c.of, err = p.s.identities.join(c, peer, before); err == nil {
+	if c.membership, err = p.s.enlist(c, peer, before); err == nil {
 		p.tls.identified = c
 	}
 	return err
 }
 
-// leave removes the pair from the list.
-func (t *pairTLS) leave() {
-	if c := t.identified; c != nil {
-		c.of.leave(c)
+// delist undoes identify.
+func (p *loopPair) delist() {
+	if c := p.tls.identified; c != nil {
+		p.s.delist(c, c.membership)
 	}
 }
 

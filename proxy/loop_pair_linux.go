@@ -436,7 +436,7 @@ func (p *loopPair) close() {
 	}
 	p.leave()
 	if p.tls != nil {
-		p.tls.leave()
+		p.delist()
 		p.tls = nil
 	}
 	p.state, p.serial = pairClosed, 0

@@ -31,13 +31,13 @@ func (t *tcpSocket) identify(s *service, peer *TLSPeer, before uint64) (ctx cont
 	}
 	c := &identifiedClient{service: s}
 	ctx, c.cut = context.WithCancelCause(t.cutting)
-	i, err := s.identities.join(c, peer, before)
+	m, err := s.enlist(c, peer, before)
 	if err != nil {
 		c.cut(nil)
 		return nil, nil, err
 	}
 	return ctx, func() {
-		i.leave(c)
+		s.delist(c, m)
 		c.cut(nil)
 	}, nil
 }

@@ -437,7 +437,7 @@ func TestUDPAcceptProxyAndRulesOnClients(t *testing.T) {
 			return nil
 		})
 		counts := h.ClientCounts()["s"]
-		if len(counts) != 2 || counts[netip.MustParseAddr("192.0.2.1")] != 1 {
+		if len(counts) != 2 || counts[ClientKey{Addr: netip.MustParseAddr("192.0.2.1")}] != 1 {
 			t.Errorf("got %v, want two clients", counts)
 		}
 		rules.Allow, rules.Deny = nil, prefixes("192.0.2.1/32") // so the proxy itself may come

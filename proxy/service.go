@@ -26,7 +26,7 @@ type service struct {
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
 
-	// clients counts connections and sessions that began while spec.MaxPerClient was set.
+	// clients counts connections and sessions that began while spec.MaxPerClient or spec.MaxPerIdentity was set.
 	clients   clientCount
 	uncounted *callback // see Proxier.NotifyUncounted
 
@@ -103,16 +103,21 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 		level = hclog.Info // as the configuration wants it
 	case RefusedProxyHeader, RefusedHandshake:
 	default:
-		s.troubles.warn(s.log, "client refused", "client", clientName(client), "error", err)
+		s.troubles.warn(s.log, "client refused", aboutRefused(client, err)...)
 		return
 	}
 	if s.unwanted.due() { // asked first, so that nothing is allocated for a line that is not logged
-		args := []any{"client", clientName(client), "error", err}
-		if e := identityErrorIn(err); e != nil {
-			args = append(args, "identity", e.peer.Identity())
-		}
-		s.log.Log(level, "client refused", s.unwanted.withHeld(args...)...)
+		s.log.Log(level, "client refused", s.unwanted.withHeld(aboutRefused(client, err)...)...)
 	}
+}
+
+// aboutRefused returns the values of the log line about a client that is refused because of err.
+func aboutRefused(client netip.AddrPort, err error) []any {
+	args := []any{"client", clientName(client), "error", err}
+	if e := identityErrorIn(err); e != nil {
+		args = append(args, "identity", e.peer.Identity())
+	}
+	return args
 }
 
 // warnOfWaiting logs why new TCP clients wait for descriptors.

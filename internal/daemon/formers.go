@@ -1,28 +1,30 @@
 package daemon
 
 import (
-	"net/netip"
 	"sync"
 
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // A usage counts the uses of one service: clients of each endpoint and in the queue, and connections of each client.
 type usage struct {
 	endpoints map[lb.UseKey]int64
-	clients   map[netip.Addr]int
+	clients   map[proxy.ClientKey]int
 }
 
-func newUsage() usage { return usage{map[lb.UseKey]int64{}, map[netip.Addr]int{}} }
+func newUsage() usage { return usage{map[lb.UseKey]int64{}, map[proxy.ClientKey]int{}} }
 
 // set stores a count. A count of zero removes the entry.
 func (u usage) set(x upgrade.Use) {
+	client := proxy.ClientKey{Addr: x.Client, Identity: x.Identity}
+	isClient := client != proxy.ClientKey{}
 	switch key := (lb.UseKey{ID: x.ID, Address: x.Address}); {
-	case x.Client.IsValid() && x.Count > 0:
-		u.clients[x.Client] = int(x.Count)
-	case x.Client.IsValid():
-		delete(u.clients, x.Client)
+	case isClient && x.Count > 0:
+		u.clients[client] = int(x.Count)
+	case isClient:
+		delete(u.clients, client)
 	case x.Count > 0:
 		u.endpoints[key] = x.Count
 	default:
@@ -40,7 +42,7 @@ type former struct {
 // has ended has no uses. All methods are safe for concurrent use.
 type formers struct {
 	setEndpoints func(service string, uses map[lb.UseKey]int64)
-	setClients   func(service string, counts map[netip.Addr]int)
+	setClients   func(service string, counts map[proxy.ClientKey]int)
 
 	mu    sync.Mutex
 	byPID map[int]*former
@@ -48,7 +50,7 @@ type formers struct {
 }
 
 func newFormers(
-	setEndpoints func(string, map[lb.UseKey]int64), setClients func(string, map[netip.Addr]int),
+	setEndpoints func(string, map[lb.UseKey]int64), setClients func(string, map[proxy.ClientKey]int),
 ) *formers {
 	return &formers{setEndpoints: setEndpoints, setClients: setClients, byPID: map[int]*former{}}
 }
@@ -190,7 +192,8 @@ func appendUses(all []upgrade.Use, service string, u usage) []upgrade.Use {
 		all = append(all, upgrade.Use{Service: service, ID: key.ID, Address: key.Address, Count: n})
 	}
 	for client, n := range u.clients {
-		all = append(all, upgrade.Use{Service: service, Client: client, Count: int64(n)})
+		all = append(all, upgrade.Use{Service: service, Client: client.Addr, Identity: client.Identity,
+			Count: int64(n)})
 	}
 	return all
 }

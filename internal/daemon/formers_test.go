@@ -7,13 +7,15 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// usesOf returns n uses of an endpoint of a service, and n connections of one client.
+// usesOf returns n uses of an endpoint of a service, n connections of one client, and n of one identity.
 func usesOf(service string, n int64) []upgrade.Use {
 	return []upgrade.Use{
 		{Service: service, ID: "a", Address: "10.0.0.1:80", Count: n},
 		{Service: service, Client: netip.MustParseAddr("10.1.1.1"), Count: n},
+		{Service: service, Identity: "spiffe://test/web", Count: n},
 	}
 }
 
@@ -23,8 +25,11 @@ func TestFormersAddUp(t *testing.T) {
 		func(service string, uses map[lb.UseKey]int64) {
 			endpoints[service] = uses[lb.UseKey{ID: "a", Address: "10.0.0.1:80"}]
 		},
-		func(service string, counts map[netip.Addr]int) {
-			clients[service] = counts[netip.MustParseAddr("10.1.1.1")]
+		func(service string, counts map[proxy.ClientKey]int) {
+			clients[service] = counts[proxy.ClientKey{Addr: netip.MustParseAddr("10.1.1.1")}]
+			if n := counts[proxy.ClientKey{Identity: "spiffe://test/web"}]; n != clients[service] {
+				t.Errorf("got %d of the identity, want as many as of the client: %d", n, clients[service])
+			}
 		})
 	for _, tt := range []struct {
 		name     string

@@ -25,7 +25,7 @@ func (d *Daemon) uses() map[useOf]int64 {
 	}
 	for service, clients := range d.proxier.ClientCounts() {
 		for client, n := range clients {
-			all[useOf{Service: service, Client: client}] = int64(n)
+			all[useOf{Service: service, Client: client.Addr, Identity: client.Identity}] = int64(n)
 		}
 	}
 	return all

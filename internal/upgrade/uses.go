@@ -19,13 +19,15 @@ import (
 // When the former process ends, its socket closes.
 
 // A Use counts the clients of an endpoint of a service, which has an ID and an address, or the connections of one
-// client. Without an endpoint and a client, it counts the clients in the service's queue.
+// client, which has an address or an identity. Without an endpoint and a client, it counts the clients in the service's
+// queue.
 type Use struct {
-	Service string     `json:"service"`
-	ID      string     `json:"id,omitempty"`
-	Address string     `json:"address,omitempty"`
-	Client  netip.Addr `json:"client,omitzero"`
-	Count   int64      `json:"count"`
+	Service  string     `json:"service"`
+	ID       string     `json:"id,omitempty"`
+	Address  string     `json:"address,omitempty"`
+	Client   netip.Addr `json:"client,omitzero"`
+	Identity string     `json:"identity,omitempty"`
+	Count    int64      `json:"count"`
 }
 
 // A ProcessUses lists the uses of a process.
