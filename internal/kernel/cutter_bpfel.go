@@ -26,6 +26,8 @@ type cutterEndpoint struct {
 	Generation uint32
 	Failing    uint32
 	Cut        uint32
+	Left       uint32
+	Zero2      uint32
 	Counters   struct {
 		_           structs.HostLayout
 		Picks       uint64
@@ -48,6 +50,22 @@ type cutterListener struct {
 	Zero     uint8
 }
 
+type cutterReply struct {
+	_       structs.HostLayout
+	Asked   cutterAddress
+	Port    uint16
+	Zero    uint16
+	Service uint32
+}
+
+type cutterReplyKey struct {
+	_      structs.HostLayout
+	Cookie uint64
+	From   cutterAddress
+	Port   uint16
+	Zero   [3]uint16
+}
+
 type cutterService struct {
 	_          structs.HostLayout
 	Turn       uint64
@@ -59,6 +77,20 @@ type cutterService struct {
 		First uint32
 		Count uint32
 	}
+}
+
+type cutterSession struct {
+	_          structs.HostLayout
+	Endpoint   uint32
+	Generation uint32
+	Used       uint64
+}
+
+type cutterSessionKey struct {
+	_       structs.HostLayout
+	Cookie  uint64
+	Service uint32
+	Zero    uint32
 }
 
 type cutterSocket struct {
@@ -87,7 +119,9 @@ const (
 	cutterMapEvents         = "events"
 	cutterMapListeners      = "listeners"
 	cutterMapLocalAddresses = "local_addresses"
+	cutterMapReplies        = "replies"
 	cutterMapServices       = "services"
+	cutterMapSessions       = "sessions"
 	cutterMapSlots          = "slots"
 	cutterMapSockets        = "sockets"
 	cutterProgCutTcp        = "cut_tcp"
@@ -99,6 +133,7 @@ const (
 	cutterVarProbeCookie    = "probe_cookie"
 	cutterVarReadsSock      = "reads_sock"
 	cutterVarTcpPorts       = "tcp_ports"
+	cutterVarUdpPorts       = "udp_ports"
 )
 
 // loadCutter returns the embedded CollectionSpec for cutter.
@@ -155,7 +190,9 @@ type cutterMapSpecs struct {
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
 	LocalAddresses *ebpf.MapSpec `ebpf:"local_addresses"`
+	Replies        *ebpf.MapSpec `ebpf:"replies"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
+	Sessions       *ebpf.MapSpec `ebpf:"sessions"`
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
 }
@@ -171,6 +208,7 @@ type cutterVariableSpecs struct {
 	ProbeCookie *ebpf.VariableSpec `ebpf:"probe_cookie"`
 	ReadsSock   *ebpf.VariableSpec `ebpf:"reads_sock"`
 	TcpPorts    *ebpf.VariableSpec `ebpf:"tcp_ports"`
+	UdpPorts    *ebpf.VariableSpec `ebpf:"udp_ports"`
 }
 
 // cutterObjects contains all objects after they have been loaded into the kernel.
@@ -197,7 +235,9 @@ type cutterMaps struct {
 	Events         *ebpf.Map `ebpf:"events"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
 	LocalAddresses *ebpf.Map `ebpf:"local_addresses"`
+	Replies        *ebpf.Map `ebpf:"replies"`
 	Services       *ebpf.Map `ebpf:"services"`
+	Sessions       *ebpf.Map `ebpf:"sessions"`
 	Slots          *ebpf.Map `ebpf:"slots"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
 }
@@ -208,7 +248,9 @@ func (m *cutterMaps) Close() error {
 		m.Events,
 		m.Listeners,
 		m.LocalAddresses,
+		m.Replies,
 		m.Services,
+		m.Sessions,
 		m.Slots,
 		m.Sockets,
 	)
@@ -225,6 +267,7 @@ type cutterVariables struct {
 	ProbeCookie *ebpf.Variable `ebpf:"probe_cookie"`
 	ReadsSock   *ebpf.Variable `ebpf:"reads_sock"`
 	TcpPorts    *ebpf.Variable `ebpf:"tcp_ports"`
+	UdpPorts    *ebpf.Variable `ebpf:"udp_ports"`
 }
 
 // cutterPrograms contains all programs after they have been loaded into the kernel.

@@ -1,7 +1,8 @@
-// Package kernel is the kernel path: eBPF programs that send local TCP clients straight to the endpoints of services.
+// Package kernel is the kernel path: eBPF programs that send local clients straight to the endpoints of services.
 //
-// The programs run when a process of this host calls connect(2). If the address is that of a service's listener, they
-// replace it by the address of the endpoint whose turn it is. After that no byte of the connection passes Lictor.
+// The programs run when a process of this host calls connect(2), or sendto(2) with a UDP socket. If the address is that
+// of a service's listener, they replace it by the address of the endpoint whose turn it is. After that no byte of the
+// connection passes Lictor.
 //
 //	path, err := kernel.Open(kernel.Options{Events: func(e kernel.Event) { ... }})
 //	err = path.Set(kernel.Service{Name: "web", Listen: listen, Endpoints: endpoints})
@@ -26,6 +27,9 @@
 // the endpoint. Programs that look into the tables of the kernel, such as ss(8), see the endpoint.
 //
 // Connections to an endpoint that has left go on until Path.Cut destroys them.
+//
+// A UDP socket that is not connected keeps its endpoint until that leaves, or the socket has been idle. It gets its
+// replies from the address to which it has sent. What it sends to an IPv6 address goes only to IPv6 endpoints.
 //
 // The programs end with the process, because nothing is pinned. Established connections go on.
 package kernel

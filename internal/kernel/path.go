@@ -21,9 +21,10 @@ type Options struct {
 	Events func(Event)
 }
 
-// A Service is one TCP service on the kernel path.
+// A Service is one service on the kernel path.
 type Service struct {
 	Name string
+	UDP  bool // UDP, not TCP; a service must not change this
 
 	// Listen has the addresses of the service's listeners. The unspecified IPv4 address stands for all IPv4 addresses
 	// of this host; the unspecified IPv6 address for all addresses of this host, as it does for a listener.
@@ -35,6 +36,10 @@ type Service struct {
 	// client waits on. It is checked when the kernel sends a SYN again, which is every second at first. Zero or
 	// negative: such connections are no failures. A client that gives up earlier is never a failure.
 	ConnectTimeout time.Duration
+
+	// IdleTimeout is the time without datagrams after which the next datagram of an unconnected UDP socket goes to
+	// another endpoint. Zero or negative: only when the endpoint leaves. Connected sockets keep their endpoint.
+	IdleTimeout time.Duration
 }
 
 // An Endpoint is one endpoint of a Service.
@@ -83,7 +88,8 @@ func (k EventKind) String() string {
 	return "unknown"
 }
 
-// Counters counts the connections on the kernel path. All but Open only grow.
+// Counters counts the connections on the kernel path. All but Open only grow. For UDP, only Picks and Connections
+// count: sessions of unconnected sockets, and connects. The programs see neither the bytes nor the ends of sessions.
 type Counters struct {
 	Picks       uint64 // times that a client was sent to the endpoint
 	Open        uint64 // connections that are being established or are established

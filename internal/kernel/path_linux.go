@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -18,14 +17,16 @@ import (
 type Path struct {
 	log       hclog.Logger
 	objects   programObjects
+	dir       string // of the control group
 	links     []link.Link
 	addresses *localAddresses
 	reader    *eventReader
 	cutter    *cutter // nil: sockets cannot be destroyed, because of noCutter
 	noCutter  error
 
-	mu    sync.Mutex
-	table *table // nil: closed
+	mu       sync.Mutex
+	table    *table      // nil: closed
+	udpLinks []link.Link // only while there is a UDP service, because every datagram of the host pays for them
 }
 
 // Open loads the programs, attaches them and tests them. The error says what this host lacks; it is an *Error if the
@@ -38,7 +39,7 @@ func Open(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{log: o.Logger}
+	p := &Path{log: o.Logger, dir: dir}
 	if err := p.start(dir, o.Events); err != nil {
 		_ = p.Close()
 		return nil, err
@@ -78,15 +79,16 @@ func (p *Path) start(dir string, events func(Event)) (err error) {
 
 // attachAndTest attaches the programs to the control group at dir. If this process is not in that group, its
 // connections cannot test the programs there, and so they first test them in the group in which it is.
-func (p *Path) attachAndTest(dir string) error {
+func (p *Path) attachAndTest(dir string) (err error) {
 	tested := dir
 	if own := ownCgroup(); !includes(dir, own) {
 		tested = own
 	}
 	if tested == "" { // this process does not see its own group
-		return p.attach(dir)
+		p.links, err = attach(dir, p.forConnections())
+		return err
 	}
-	if err := p.attach(tested); err != nil {
+	if p.links, err = attach(tested, p.forConnections()); err != nil {
 		return err
 	}
 	if err := p.selfTest(); err != nil {
@@ -96,7 +98,11 @@ func (p *Path) attachAndTest(dir string) error {
 	if tested == dir {
 		return nil
 	}
-	return errors.Join(p.detach(), p.attach(dir))
+	if err := detach(p.links); err != nil {
+		return err
+	}
+	p.links, err = attach(dir, p.forConnections())
+	return err
 }
 
 // load loads maps and programs into the kernel.
@@ -132,42 +138,6 @@ func netnsCookie() (uint64, error) {
 	return cookie, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
 }
 
-// attach attaches the programs by links, which end with this process. The programs that only watch come first.
-func (p *Path) attach(dir string) error {
-	group, err := os.Open(dir)
-	if err != nil {
-		return &Error{Reason: NoCgroup, Detail: "the control group cannot be opened", Err: err}
-	}
-	defer func() { _ = group.Close() }()
-	for _, each := range []struct {
-		program *ebpf.Program
-		to      ebpf.AttachType
-	}{
-		{p.objects.Follow, ebpf.AttachCGroupSockOps},
-		{p.objects.Getpeername4, ebpf.AttachCgroupInet4GetPeername},
-		{p.objects.Getpeername6, ebpf.AttachCgroupInet6GetPeername},
-		{p.objects.Connect4, ebpf.AttachCGroupInet4Connect},
-		{p.objects.Connect6, ebpf.AttachCGroupInet6Connect},
-	} {
-		options := link.RawLinkOptions{Target: int(group.Fd()), Program: each.program, Attach: each.to}
-		l, err := link.AttachRawLink(options)
-		if err != nil {
-			return diagnose(fmt.Sprintf("attach an eBPF program to %s (%v)", dir, each.to), err)
-		}
-		p.links = append(p.links, l)
-	}
-	return nil
-}
-
-func (p *Path) detach() error {
-	var errs []error
-	for _, l := range p.links {
-		errs = append(errs, l.Close())
-	}
-	p.links = nil
-	return errors.Join(errs...)
-}
-
 // Set replaces the whole state of a service, or adds the service. Clients that connect meanwhile get an endpoint of
 // before or after. If Set returns an error, call Remove to leave the service to the proxy.
 func (p *Path) Set(s Service) error {
@@ -176,7 +146,10 @@ func (p *Path) Set(s Service) error {
 	if p.table == nil {
 		return os.ErrClosed
 	}
-	return p.table.set(s)
+	if err := p.table.set(s); err != nil {
+		return err
+	}
+	return p.followUDP()
 }
 
 // Remove leaves the clients of a service to the proxy. Established connections go on, but are not counted any more. A
@@ -188,7 +161,27 @@ func (p *Path) Remove(name string) error {
 		return os.ErrClosed
 	}
 	p.table.remove(name)
+	return p.followUDP()
+}
+
+// followUDP attaches or detaches the programs for datagrams.
+func (p *Path) followUDP() (err error) {
+	wanted := len(p.table.udp.uses) > 0
+	switch {
+	case wanted && p.udpLinks == nil:
+		if p.udpLinks, err = attach(p.dir, p.forDatagrams()); err != nil {
+			return errors.Join(err, p.dropUDP())
+		}
+	case !wanted && p.udpLinks != nil:
+		return p.dropUDP()
+	}
 	return nil
+}
+
+func (p *Path) dropUDP() error {
+	err := detach(p.udpLinks)
+	p.udpLinks = nil
+	return err
 }
 
 // Counters returns the counters of a service, and those of each of its endpoints in no particular order. The former
@@ -205,7 +198,8 @@ func (p *Path) Counters(name string) (Counters, []EndpointCounters) {
 // Close detaches the programs, so that all new connections go to the proxy. Established connections go on. A second
 // Close does nothing.
 func (p *Path) Close() error {
-	err := p.detach()
+	err := detach(p.links)
+	p.links = nil
 	if p.addresses != nil {
 		p.addresses.close()
 		p.addresses = nil
@@ -216,6 +210,7 @@ func (p *Path) Close() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	err = errors.Join(err, p.dropUDP())
 	if p.cutter != nil {
 		p.cutter.close()
 		p.cutter = nil

@@ -39,6 +39,8 @@ type programEndpoint struct {
 	Generation uint32
 	Failing    uint32
 	Cut        uint32
+	Left       uint32
+	Zero2      uint32
 	Counters   programCounters
 }
 
@@ -58,6 +60,22 @@ type programListener struct {
 	Zero     uint8
 }
 
+type programReply struct {
+	_       structs.HostLayout
+	Asked   programAddress
+	Port    uint16
+	Zero    uint16
+	Service uint32
+}
+
+type programReplyKey struct {
+	_      structs.HostLayout
+	Cookie uint64
+	From   programAddress
+	Port   uint16
+	Zero   [3]uint16
+}
+
 type programService struct {
 	_          structs.HostLayout
 	Turn       uint64
@@ -69,6 +87,20 @@ type programService struct {
 		First uint32
 		Count uint32
 	}
+}
+
+type programSession struct {
+	_          structs.HostLayout
+	Endpoint   uint32
+	Generation uint32
+	Used       uint64
+}
+
+type programSessionKey struct {
+	_       structs.HostLayout
+	Cookie  uint64
+	Service uint32
+	Zero    uint32
 }
 
 type programSocket struct {
@@ -97,7 +129,9 @@ const (
 	programMapEvents         = "events"
 	programMapListeners      = "listeners"
 	programMapLocalAddresses = "local_addresses"
+	programMapReplies        = "replies"
 	programMapServices       = "services"
+	programMapSessions       = "sessions"
 	programMapSlots          = "slots"
 	programMapSockets        = "sockets"
 	programProgConnect4      = "connect4"
@@ -105,12 +139,17 @@ const (
 	programProgFollow        = "follow"
 	programProgGetpeername4  = "getpeername4"
 	programProgGetpeername6  = "getpeername6"
+	programProgRecvmsg4      = "recvmsg4"
+	programProgRecvmsg6      = "recvmsg6"
+	programProgSendmsg4      = "sendmsg4"
+	programProgSendmsg6      = "sendmsg6"
 	programVarEventType      = "event_type"
 	programVarNetnsCookie    = "netns_cookie"
 	programVarOwnTgid        = "own_tgid"
 	programVarProbeCookie    = "probe_cookie"
 	programVarReadsSock      = "reads_sock"
 	programVarTcpPorts       = "tcp_ports"
+	programVarUdpPorts       = "udp_ports"
 )
 
 // loadProgram returns the embedded CollectionSpec for program.
@@ -160,6 +199,10 @@ type programProgramSpecs struct {
 	Follow       *ebpf.ProgramSpec `ebpf:"follow"`
 	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
+	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
+	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
 }
 
 // programMapSpecs contains maps before they are loaded into the kernel.
@@ -170,7 +213,9 @@ type programMapSpecs struct {
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
 	LocalAddresses *ebpf.MapSpec `ebpf:"local_addresses"`
+	Replies        *ebpf.MapSpec `ebpf:"replies"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
+	Sessions       *ebpf.MapSpec `ebpf:"sessions"`
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
 }
@@ -185,6 +230,7 @@ type programVariableSpecs struct {
 	ProbeCookie *ebpf.VariableSpec `ebpf:"probe_cookie"`
 	ReadsSock   *ebpf.VariableSpec `ebpf:"reads_sock"`
 	TcpPorts    *ebpf.VariableSpec `ebpf:"tcp_ports"`
+	UdpPorts    *ebpf.VariableSpec `ebpf:"udp_ports"`
 }
 
 // programObjects contains all objects after they have been loaded into the kernel.
@@ -211,7 +257,9 @@ type programMaps struct {
 	Events         *ebpf.Map `ebpf:"events"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
 	LocalAddresses *ebpf.Map `ebpf:"local_addresses"`
+	Replies        *ebpf.Map `ebpf:"replies"`
 	Services       *ebpf.Map `ebpf:"services"`
+	Sessions       *ebpf.Map `ebpf:"sessions"`
 	Slots          *ebpf.Map `ebpf:"slots"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
 }
@@ -222,7 +270,9 @@ func (m *programMaps) Close() error {
 		m.Events,
 		m.Listeners,
 		m.LocalAddresses,
+		m.Replies,
 		m.Services,
+		m.Sessions,
 		m.Slots,
 		m.Sockets,
 	)
@@ -238,6 +288,7 @@ type programVariables struct {
 	ProbeCookie *ebpf.Variable `ebpf:"probe_cookie"`
 	ReadsSock   *ebpf.Variable `ebpf:"reads_sock"`
 	TcpPorts    *ebpf.Variable `ebpf:"tcp_ports"`
+	UdpPorts    *ebpf.Variable `ebpf:"udp_ports"`
 }
 
 // programPrograms contains all programs after they have been loaded into the kernel.
@@ -249,6 +300,10 @@ type programPrograms struct {
 	Follow       *ebpf.Program `ebpf:"follow"`
 	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
+	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
+	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
 }
 
 func (p *programPrograms) Close() error {
@@ -258,6 +313,10 @@ func (p *programPrograms) Close() error {
 		p.Follow,
 		p.Getpeername4,
 		p.Getpeername6,
+		p.Recvmsg4,
+		p.Recvmsg6,
+		p.Sendmsg4,
+		p.Sendmsg6,
 	)
 }
 

@@ -21,7 +21,7 @@ const maxLeft = 1024
 // A table is what the programs read: services, their listeners and their endpoints. It is not safe for concurrent use.
 type table struct {
 	listeners *ebpf.Map
-	ports     *ebpf.Variable
+	tcp, udp  ports
 
 	// The memory of three maps. The programs read and write it at the same time.
 	services  []programService
@@ -29,8 +29,6 @@ type table struct {
 	endpoints []programEndpoint
 
 	byName map[string]*service
-	uses   map[uint16]int // listeners at each port
-	bits   [1024]uint64   // the value of ports
 
 	freeServices  []uint32 // taken from the front: an index rests for as long as possible
 	freeEndpoints []uint32
@@ -38,8 +36,16 @@ type table struct {
 	owners        map[uint32]owner // by index of endpoints
 }
 
+// ports says at which ports there are listeners, so that the programs can leave all others alone at once.
+type ports struct {
+	inKernel *ebpf.Variable
+	uses     map[uint16]int // listeners at each port
+	bits     [1024]uint64   // the value of inKernel
+}
+
 // A service is a service of a table.
 type service struct {
+	udp       bool
 	name      string
 	index     uint32
 	listen    map[netip.AddrPort]bool
@@ -63,8 +69,11 @@ type owner struct {
 
 func newTable(o *programObjects) (*table, error) {
 	t := &table{
-		listeners: o.Listeners, ports: o.TcpPorts,
-		byName: map[string]*service{}, uses: map[uint16]int{}, owners: map[uint32]owner{},
+		listeners: o.Listeners,
+		tcp:       ports{inKernel: o.TcpPorts, uses: map[uint16]int{}},
+		udp:       ports{inKernel: o.UdpPorts, uses: map[uint16]int{}},
+		byName:    map[string]*service{},
+		owners:    map[uint32]owner{},
 	}
 	var err error
 	if t.services, err = view[programService](o.Services); err == nil {
@@ -107,7 +116,7 @@ func (t *table) set(s Service) error {
 		if len(t.freeServices) == 0 {
 			return full("services")
 		}
-		known = &service{name: s.Name, index: t.freeServices[0], left: map[place]uint32{}}
+		known = &service{name: s.Name, udp: s.UDP, index: t.freeServices[0], left: map[place]uint32{}}
 	}
 	if err := t.setEndpoints(known, s); err != nil {
 		return err
@@ -153,7 +162,11 @@ func (t *table) setEndpoints(known *service, s Service) error {
 		t.slots[part.first+uint32(i)] = uint64(at[which])
 	}
 	inKernel := &t.services[known.index]
-	atomic.StoreUint64(&inKernel.Timeout, uint64(max(s.ConnectTimeout, 0)))
+	timeout := s.ConnectTimeout
+	if s.UDP {
+		timeout = s.IdleTimeout
+	}
+	atomic.StoreUint64(&inKernel.Timeout, uint64(max(timeout, 0)))
 	t.publish(inKernel, part)
 	t.freeSlots.give(known.slots)
 	known.slots = part
@@ -195,11 +208,13 @@ func (t *table) leave(s *service, all []Endpoint, at []uint32) {
 	for i, e := range all {
 		s.endpoints[e.place()] = at[i]
 		atomic.StoreUint32(&t.endpoints[at[i]].Cut, 0)
+		atomic.StoreUint32(&t.endpoints[at[i]].Left, 0)
 		delete(s.left, e.place())
 	}
 	for p, index := range before {
 		if _, ok := s.endpoints[p]; !ok {
 			s.left[p] = index
+			atomic.StoreUint32(&t.endpoints[index].Left, 1)
 		}
 	}
 	s.sweep(t, maxLeft, nil)
@@ -221,7 +236,7 @@ func (t *table) newEndpoint(s *service, p place) uint32 {
 	e := &t.endpoints[index]
 	atomic.AddUint32(&e.Generation, 1)
 	e.Address, e.Port = addressOf(p.addr.Addr()), portOf(p.addr.Port())
-	e.Failing, e.Cut = 0, 0
+	e.Failing, e.Cut, e.Left = 0, 0, 0
 	e.Counters = programCounters{}
 	t.owners[index] = owner{s, p}
 	return index
@@ -306,14 +321,14 @@ func (t *table) setListeners(s *service, listen []netip.AddrPort) error {
 	}
 	for l := range s.listen {
 		if !next[l] {
-			t.removeListener(l)
+			t.removeListener(s, l)
 		}
 	}
 	previous := s.listen
 	s.listen = make(map[netip.AddrPort]bool, len(next))
 	for l := range next {
 		if !previous[l] {
-			if err := t.addListener(l, s.index); err != nil {
+			if err := t.addListener(s, l); err != nil {
 				return err
 			}
 		}
@@ -322,33 +337,39 @@ func (t *table) setListeners(s *service, listen []netip.AddrPort) error {
 	return nil
 }
 
-func (t *table) addListener(l netip.AddrPort, index uint32) error {
-	if err := t.listeners.Put(keyOf(l), index); errors.Is(err, unix.E2BIG) {
+func (t *table) addListener(s *service, l netip.AddrPort) error {
+	if err := t.listeners.Put(s.keyOf(l), s.index); errors.Is(err, unix.E2BIG) {
 		return full("listeners")
 	} else if err != nil {
 		return fmt.Errorf("add the listener %s to the kernel path: %w", l, err)
 	}
-	t.uses[l.Port()]++
-	return t.setPort(l.Port())
+	return t.portsOf(s).add(l.Port(), 1)
 }
 
-func (t *table) removeListener(l netip.AddrPort) {
-	_ = t.listeners.Delete(keyOf(l)) // it may be gone already
-	if t.uses[l.Port()]--; t.uses[l.Port()] == 0 {
-		delete(t.uses, l.Port())
+func (t *table) removeListener(s *service, l netip.AddrPort) {
+	_ = t.listeners.Delete(s.keyOf(l)) // it may be gone already
+	_ = t.portsOf(s).add(l.Port(), -1)
+}
+
+func (t *table) portsOf(s *service) *ports {
+	if s.udp {
+		return &t.udp
 	}
-	_ = t.setPort(l.Port())
+	return &t.tcp
 }
 
-// setPort sets or clears the bit of a port.
-func (t *table) setPort(port uint16) error {
+// add adds n to the listeners at a port.
+func (p *ports) add(port uint16, n int) error {
+	p.uses[port] += n
 	inKernel := portOf(port)
 	word, bit := inKernel/64, uint64(1)<<(inKernel%64)
-	t.bits[word] &^= bit
-	if t.uses[port] > 0 {
-		t.bits[word] |= bit
+	if p.uses[port] > 0 {
+		p.bits[word] |= bit
+	} else {
+		p.bits[word] &^= bit
+		delete(p.uses, port)
 	}
-	return t.ports.Set(t.bits)
+	return p.inKernel.Set(p.bits)
 }
 
 // remove removes a service. Its connections go on, but nothing counts them any more.
@@ -359,12 +380,13 @@ func (t *table) remove(name string) {
 	}
 	delete(t.byName, name)
 	for l := range s.listen {
-		t.removeListener(l)
+		t.removeListener(s, l)
 	}
 	t.publish(&t.services[s.index], extent{})
 	t.freeSlots.give(s.slots)
 	t.freeServices = append(t.freeServices, s.index)
 	for _, index := range s.endpoints {
+		atomic.StoreUint32(&t.endpoints[index].Left, 1)
 		t.free(index)
 	}
 	for _, index := range s.left {
@@ -389,8 +411,12 @@ func portOf(port uint16) uint16 {
 	return binary.NativeEndian.Uint16(b[:])
 }
 
-func keyOf(l netip.AddrPort) programListener {
-	return programListener{Address: addressOf(l.Addr()), Port: portOf(l.Port()), Protocol: unix.IPPROTO_TCP}
+func (s *service) keyOf(l netip.AddrPort) programListener {
+	key := programListener{Address: addressOf(l.Addr()), Port: portOf(l.Port()), Protocol: unix.IPPROTO_TCP}
+	if s.udp {
+		key.Protocol = unix.IPPROTO_UDP
+	}
+	return key
 }
 
 // view returns the memory of an array.

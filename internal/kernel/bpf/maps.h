@@ -38,7 +38,7 @@ struct set {
 // and then increments generation.
 struct service {
 	__u64 turn;
-	__u64 timeout; // nanoseconds until an unanswered connection is a failure; 0: none is
+	__u64 timeout; // nanoseconds; TCP: until an unanswered connection is a failure; UDP: until a session is idle; 0: never
 	__u32 generation;
 	__u32 zero;
 	struct set sets[2];
@@ -65,6 +65,8 @@ struct endpoint {
 	__u32 generation;
 	__u32 failing; // not 0: no connection has been established since the last failure
 	__u32 cut;     // not 0: the sockets that were sent here are to be destroyed
+	__u32 left;    // not 0: it has left its service
+	__u32 zero2;
 	struct counters counters;
 };
 
@@ -142,6 +144,48 @@ struct {
 	__type(value, struct socket);
 } sockets SEC(".maps");
 
+// A session pairs a UDP socket that is not connected with an endpoint of a service.
+struct session_key {
+	__u64 cookie; // of the socket
+	__u32 service;
+	__u32 zero;
+};
+
+struct session {
+	__u32 endpoint;
+	__u32 generation;
+	__u64 used; // time of the last datagram
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct session_key);
+	__type(value, struct session);
+} sessions SEC(".maps");
+
+// A reply says where a UDP socket wanted to send what went to an endpoint.
+struct reply_key {
+	__u64 cookie;
+	struct address from;
+	__be16 port;
+	__u16 zero[3];
+};
+
+struct reply {
+	struct address asked;
+	__be16 port;
+	__u16 zero;
+	__u32 service;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct reply_key);
+	__type(value, struct reply);
+} replies SEC(".maps");
+
 enum kind {
 	RECOVERED = 1, // the first connection after a failure
 	REFUSED,
@@ -162,9 +206,10 @@ struct {
 	__uint(max_entries, EVENTS_SIZE);
 } events SEC(".maps");
 
-// One bit for each TCP port that some listener has, indexed by the port in network byte order: the only thing that most
-// connections of this host are compared with.
+// One bit for each port that some listener has, indexed by the port in network byte order: the only thing that most
+// connections and datagrams of this host are compared with.
 __u64 tcp_ports[1024];
+__u64 udp_ports[1024];
 
 __u64 netns_cookie; // only sockets of this network namespace are considered
 __u32 own_tgid;	    // sockets of this process are not

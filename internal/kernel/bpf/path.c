@@ -7,131 +7,10 @@
 // These files may be used under the MIT license too, because the kernel offers some of its functions only to programs
 // whose license is compatible with the GPL, which the license of Lictor's other files is not.
 
-#include "maps.h"
-
-#include <bpf/bpf_core_read.h>
-
-#define AF_INET6 10
-#define SOCK_STREAM 1
-#define IPPROTO_TCP 6
-
-#define LEAVE_ALONE 1
+#include "choose.h"
+#include "udp.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
-
-// COPY copies four words one by one. The verifier accepts the access to a context only in this way.
-#define COPY(to, from)                                                 \
-	do {                                                           \
-		for (int i = 0; i < 4; i++)                            \
-			(to)[i] = *(const volatile __u32 *)&(from)[i]; \
-	} while (0)
-
-// The parts of kernel structures that are read. CO-RE finds them in the running kernel.
-struct sock_common {
-	unsigned char skc_ipv6only : 1;
-} __attribute__((preserve_access_index));
-
-struct sock {
-	struct sock_common __sk_common;
-} __attribute__((preserve_access_index));
-
-static __always_inline struct address of_ipv4(__u32 ip)
-{
-	return (struct address){.words = {0, 0, bpf_htonl(0xffff), ip}};
-}
-
-static __always_inline bool is_ipv4(const struct address *a)
-{
-	return a->words[0] == 0 && a->words[1] == 0 && a->words[2] == bpf_htonl(0xffff);
-}
-
-static __always_inline bool is_loopback(const struct address *a)
-{
-	if (is_ipv4(a))
-		return (a->words[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
-	return a->words[0] == 0 && a->words[1] == 0 && a->words[2] == 0 && a->words[3] == bpf_htonl(1);
-}
-
-static __always_inline bool is_unspecified(const struct address *a)
-{
-	return a->words[3] == 0 && a->words[0] == 0 && a->words[1] == 0 &&
-	       (a->words[2] == 0 || a->words[2] == bpf_htonl(0xffff));
-}
-
-static __always_inline bool same(const struct address *a, const struct address *b)
-{
-	return a->words[3] == b->words[3] && a->words[2] == b->words[2] && a->words[1] == b->words[1] &&
-	       a->words[0] == b->words[0];
-}
-
-// find_service returns the service that listens at the address, or NULL.
-static __always_inline struct service *find_service(const struct address *asked, __be16 port, __u8 protocol)
-{
-	struct listener key = {.address = *asked, .port = port, .protocol = protocol};
-	__u32 *index = bpf_map_lookup_elem(&listeners, &key);
-
-	if (!index) {
-		if (!is_loopback(asked) && !bpf_map_lookup_elem(&local_addresses, asked))
-			return NULL;
-		if (is_ipv4(asked)) {
-			key.address.words[3] = 0;
-			index = bpf_map_lookup_elem(&listeners, &key);
-		}
-	}
-	if (!index) {
-		key.address = (struct address){};
-		index = bpf_map_lookup_elem(&listeners, &key);
-	}
-	return index ? bpf_map_lookup_elem(&services, index) : NULL;
-}
-
-// choose copies the endpoint whose turn it is to s. A set that is replaced meanwhile may be used for something else
-// already, and then the result does not count.
-static __always_inline bool choose_once(struct service *service, __u64 turn, struct socket *s)
-{
-	__u32 generation = *(volatile __u32 *)&service->generation;
-	struct set *set = &service->sets[generation & 1];
-	__u32 first = *(volatile __u32 *)&set->first, count = *(volatile __u32 *)&set->count;
-
-	if (!count)
-		return false;
-	__u32 at = first + turn % count;
-	__u64 *slot = bpf_map_lookup_elem(&slots, &at);
-	if (!slot)
-		return false;
-	s->endpoint = *slot;
-	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &s->endpoint);
-	if (!endpoint)
-		return false;
-	s->chosen = endpoint->address;
-	s->chosen_port = endpoint->port;
-	s->generation = endpoint->generation;
-	s->timeout = service->timeout;
-	// An atomic operation that returns a value comes after all loads above, also on arm64. The compiler must not know
-	// that it adds nothing.
-	__u32 nothing = 0;
-	barrier_var(nothing);
-	return __sync_fetch_and_add(&service->generation, nothing) == generation;
-}
-
-static __always_inline bool choose(struct service *service, struct socket *s)
-{
-	__u64 turn = __sync_fetch_and_add(&service->turn, 1);
-
-	for (int tries = 0; tries < 3; tries++)
-		if (choose_once(service, turn, s))
-			return true;
-	return false;
-}
-
-// only_ipv6 reports whether the IPv6 socket may not connect to an IPv4 address, as far as is known.
-static __always_inline bool only_ipv6(struct bpf_sock *sk)
-{
-	if (!reads_sock)
-		return true;
-	struct sock *full = (struct sock *)bpf_skc_to_tcp6_sock(sk);
-	return !full || BPF_CORE_READ_BITFIELD(&full->__sk_common, skc_ipv6only);
-}
 
 // can_reach reports whether the socket could connect to the endpoint, as far as its family, its source address and its
 // device decide it.
@@ -147,45 +26,27 @@ static __always_inline bool can_reach(struct bpf_sock_addr *ctx, bool ipv6, bool
 			return false;
 		from = of_ipv4(sk->src_ip4);
 	} else {
-		if (is_ipv4(to) && !asked_ipv4 && only_ipv6(sk))
+		if (is_ipv4(to) && !asked_ipv4 && only_ipv6(sk, ctx->protocol))
 			return false;
 		COPY(from.words, sk->src_ip6);
 	}
-	if (is_unspecified(&from))
-		return true;
-	return is_ipv4(&from) == is_ipv4(to) && (!is_loopback(&from) || is_loopback(to));
-}
-
-// is_client reports whether the socket is of a client in this network namespace. The first connection of the probe also
-// says which process this is: in a PID namespace, the process itself cannot know that.
-static __always_inline bool is_client(struct bpf_sock_addr *ctx)
-{
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	if (bpf_get_netns_cookie(ctx) != netns_cookie)
-		return false;
-	if (probe_cookie && bpf_get_socket_cookie(ctx) == probe_cookie) {
-		own_tgid = tgid;
-		return true;
-	}
-	return tgid != own_tgid;
+	return leads_to(&from, to);
 }
 
 // redirect chooses an endpoint for a connection and stores it with the socket. It returns NULL if the connection is to
 // be left alone.
 static __always_inline struct socket *redirect(struct bpf_sock_addr *ctx, bool ipv6, struct address asked)
 {
-	if (ctx->protocol != IPPROTO_TCP || ctx->type != SOCK_STREAM || !is_client(ctx))
+	bool tcp = ctx->protocol == IPPROTO_TCP && ctx->type == SOCK_STREAM;
+
+	if (!tcp && (ctx->protocol != IPPROTO_UDP || ctx->type != SOCK_DGRAM))
 		return NULL;
-	// Connecting to the unspecified address connects to a loopback address.
-	if (is_unspecified(&asked)) {
-		if (is_ipv4(&asked))
-			asked.words[3] = bpf_htonl(0x7f000001);
-		else
-			asked.words[3] = bpf_htonl(1);
-	}
+	if (!is_client(ctx))
+		return NULL;
+	asked = asked_for(asked);
 	struct socket chosen = {.asked = asked, .asked_port = ctx->user_port, .progress = CHOSEN};
-	struct service *service = find_service(&asked, chosen.asked_port, IPPROTO_TCP);
+	__u32 *index = find_service(&asked, chosen.asked_port, tcp ? IPPROTO_TCP : IPPROTO_UDP);
+	struct service *service = index ? bpf_map_lookup_elem(&services, index) : NULL;
 	if (!service || !choose(service, &chosen) || !can_reach(ctx, ipv6, is_ipv4(&asked), &chosen.chosen))
 		return NULL;
 	struct socket *stored = bpf_sk_storage_get(&sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
@@ -193,18 +54,21 @@ static __always_inline struct socket *redirect(struct bpf_sock_addr *ctx, bool i
 		return NULL;
 	*stored = chosen;
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &chosen.endpoint);
-	if (endpoint)
+	if (endpoint) {
 		__sync_fetch_and_add(&endpoint->counters.picks, 1);
+		if (!tcp)
+			__sync_fetch_and_add(&endpoint->counters.connections, 1);
+	}
 	return stored;
 }
 
-// has_listener reports whether any TCP service listens at the port. It decides what all other connections of the host
-// pay, so it comes first.
+// has_listener reports whether any service listens at the port. It decides what all other connections of the host pay,
+// so it comes first.
 static __always_inline bool has_listener(struct bpf_sock_addr *ctx)
 {
 	__u32 port = (__u16)ctx->user_port;
 
-	return tcp_ports[(port >> 6) & 1023] & (1ULL << (port & 63));
+	return has_bit(tcp_ports, port) || has_bit(udp_ports, port);
 }
 
 SEC("cgroup/connect4")
@@ -218,19 +82,6 @@ int connect4(struct bpf_sock_addr *ctx)
 		ctx->user_port = s->chosen_port;
 	}
 	return 1;
-}
-
-static __always_inline struct address address6(struct bpf_sock_addr *ctx)
-{
-	struct address a;
-
-	COPY(a.words, ctx->user_ip6);
-	return a;
-}
-
-static __always_inline void set_address6(struct bpf_sock_addr *ctx, const struct address *a)
-{
-	COPY(ctx->user_ip6, a->words);
 }
 
 SEC("cgroup/connect6")
