@@ -8,6 +8,7 @@
 //	instance_test.go   instances of services: TCP and UDP servers that send their name
 //	client_test.go     clients of lictor, and counts of which instance answers
 //	mesh_peers_test.go sidecars and other members of Consul's service mesh
+//	kernel_linux_test.go clients of the kernel path
 //
 // A test mostly waits, so each one calls t.Parallel first, and `make test` runs eight side by side. A test therefore
 // sets no environment variable of its own process, and expects no free processor.
