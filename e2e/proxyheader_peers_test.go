@@ -53,6 +53,16 @@ listen middle
 
 func nginxBetween(t *testing.T, dir string, from, to netip.AddrPort, _ string) []string {
 	t.Helper()
+	return nginxStream(t, dir, fmt.Sprintf(`
+        listen %s proxy_protocol;
+        set_real_ip_from 127.0.0.0/8;
+        proxy_pass %s;
+        proxy_protocol on;`, from, to))
+}
+
+// nginxStream writes the configuration of an nginx with one server for TCP, and returns the command that runs it.
+func nginxStream(t *testing.T, dir, server string) []string {
+	t.Helper()
 	var head string
 	const module = "/usr/lib/nginx/modules/ngx_stream_module.so" // where Debian has it
 	if _, err := os.Stat(module); err == nil {
@@ -68,14 +78,10 @@ pid nginx.pid;
 error_log stderr warn;
 events { }
 stream {
-    server {
-        listen %s proxy_protocol;
-        set_real_ip_from 127.0.0.0/8;
-        proxy_pass %s;
-        proxy_protocol on;
+    server {%s
     }
 }
-`, from, to)
+`, server)
 	must(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600))
 	return []string{"nginx", "-e", "stderr", "-p", dir, "-c", filepath.Join(dir, "nginx.conf")}
 }
