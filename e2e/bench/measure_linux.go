@@ -38,7 +38,11 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 	defer l.close()
 	stop := b.profile(i)
 	defer stop()
-	before, err := b.usages(i)
+	before, err := i.usage()
+	if err != nil {
+		return nil, err
+	}
+	othersBefore, err := b.othersTime()
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +52,11 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 	}
 	elapsed := time.Since(began)
 	time.Sleep(settle)
-	after, err := b.usages(i)
+	others, err := b.othersTime() // before usage, which takes this process many milliseconds
+	if err != nil {
+		return nil, err
+	}
+	after, err := i.usage()
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +71,7 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 	}
 	units := float64(l.done) / perUnit
 	s := sample{
-		mMachine: micros(after.all-before.all) / units,
+		mMachine: micros(others-othersBefore+after.cpu-before.cpu) / units,
 		mRate:    units / elapsed.Seconds(),
 		mP50:     l.latency.percentile(0.50) / 1e3,
 		mP99:     l.latency.percentile(0.99) / 1e3,
@@ -71,31 +79,21 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 		mErrors:  float64(l.errors),
 	}
 	if i.process != nil {
-		s[mCPU] = micros(after.proxy.cpu-before.proxy.cpu) / units
-		s[mSchedstat] = micros(after.proxy.schedstat-before.proxy.schedstat) / units
-		s[mRSS], s[mPSS] = float64(after.proxy.rss), float64(after.proxy.pss)
-		s[mFDs], s[mThreads] = float64(after.proxy.fds), float64(after.proxy.threads)
+		s[mCPU] = micros(after.cpu-before.cpu) / units
+		s[mSchedstat] = micros(after.schedstat-before.schedstat) / units
+		s[mRSS], s[mPSS] = float64(after.rss), float64(after.pss)
+		s[mFDs], s[mThreads] = float64(after.fds), float64(after.threads)
 	}
 	return s, nil
 }
 
-// A usages is what all processes of a measurement use.
-type usages struct {
-	proxy usage
-	all   time.Duration // processor time of the load generator, the proxy and the backends
-}
-
-func (b *bench) usages(i *instance) (usages, error) {
-	proxy, err := i.usage()
-	if err != nil {
-		return usages{}, err
-	}
+// othersTime returns the processor time of the load generator and the backends.
+func (b *bench) othersTime() (time.Duration, error) {
 	pids := []int{os.Getpid()}
 	for _, p := range b.backends.processes {
 		pids = append(pids, p.Pid())
 	}
-	others, err := cpuOf(pids)
-	return usages{proxy, proxy.cpu + others}, err
+	return cpuOf(pids)
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

@@ -27,6 +27,12 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
+// quartile returns the value that a quarter of the values, at least one, does not exceed. There must be values.
+func quartile(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[(len(sorted)-1)/4]
+}
+
 // medianRatio returns the median of the ratios of each round. A round without one of the two values does not count.
 func medianRatio(values, baseline []float64) float64 {
 	var ratios []float64

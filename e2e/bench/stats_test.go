@@ -86,3 +86,14 @@ func TestHistogramBucketsHaveNoGaps(t *testing.T) {
 }
 
 func same(a, b float64) bool { return a == b || math.IsNaN(a) && math.IsNaN(b) }
+
+func TestQuartile(t *testing.T) {
+	for _, test := range []struct {
+		values []float64
+		want   float64
+	}{{[]float64{3}, 3}, {[]float64{9, 1, 5, 7}, 1}, {[]float64{9, 1, 5, 7, 3}, 3}} {
+		if got := quartile(test.values); got != test.want {
+			t.Errorf("%v: got %v, want %v", test.values, got, test.want)
+		}
+	}
+}
