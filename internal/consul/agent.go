@@ -59,7 +59,9 @@ func (c *Client) UpdateCheck(ctx context.Context, id, status, output string) err
 // Services returns the services that are registered with the agent and match filter, by ID; an empty filter matches
 // all. The agent answers from its own memory, without a server. filtered reports that the agent left services out
 // because the token may not read them.
-func (c *Client) Services(ctx context.Context, filter string) (all map[string]*api.AgentService, filtered bool, err error) {
+func (c *Client) Services(
+	ctx context.Context, filter string,
+) (all map[string]*api.AgentService, filtered bool, err error) {
 	filtered, err = c.list(ctx, "/v1/agent/services", filter, &all)
 	return all, filtered, err
 }

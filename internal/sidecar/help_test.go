@@ -245,3 +245,34 @@ func (c cluster) awaitPeers(t testing.TB, ports ...int) {
 		return slices.Equal(c.peers(t), ports)
 	})
 }
+
+// always watches that the sidecar at a port is registered all the time, and no other, until judge is called. With
+// passing, all its checks must pass too; the health of the node does not matter.
+func (c cluster) always(t *testing.T, port int, passing bool) (judge func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		o := (&api.QueryOptions{}).WithContext(ctx)
+		for ctx.Err() == nil {
+			entries, meta, err := c.api.Health().Connect("web", "", false, o)
+			if err != nil {
+				continue
+			}
+			if len(entries) != 1 || entries[0].Service.Port != port {
+				t.Errorf("registered are %v, want only port %d", entries, port)
+				continue
+			}
+			for _, check := range entries[0].Checks {
+				if passing && check.ServiceID != "" && check.Status != api.HealthPassing {
+					t.Errorf("%s is %s: %s", check.CheckID, check.Status, check.Output)
+				}
+			}
+			o.WaitIndex = meta.LastIndex
+		}
+	})
+	return func() {
+		cancel()
+		watching.Wait()
+	}
+}

@@ -71,8 +71,10 @@ func TestJudge(t *testing.T) {
 		{"a gateway", Service{}, []*api.AgentService{web(func(s *api.AgentService) {
 			s.Kind = api.ServiceKindMeshGateway
 		})}, "", ErrNative},
-		{"leads back", Service{}, []*api.AgentService{web(func(s *api.AgentService) { s.Port = 8500 })}, "", ErrLeadsBack},
-		{"an envoy", Service{}, []*api.AgentService{web(nil), proxyFor("web-1-sidecar-proxy", "web-1")}, "", ErrSidecar},
+		{"leads back", Service{}, []*api.AgentService{
+			web(func(s *api.AgentService) { s.Port = 8500 })}, "", ErrLeadsBack},
+		{"an envoy", Service{}, []*api.AgentService{
+			web(nil), proxyFor("web-1-sidecar-proxy", "web-1")}, "", ErrSidecar},
 		{"an envoy elsewhere", Service{}, []*api.AgentService{web(nil), proxyFor("x", "web-2")}, "127.0.0.1:8080", nil},
 		{"a proxy for the name", Service{}, []*api.AgentService{web(nil), nameOnly}, "", ErrSidecar},
 		{"a proxy for the name with another port", Service{}, []*api.AgentService{web(nil), nameOther},

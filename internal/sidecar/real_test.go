@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -137,7 +136,8 @@ func TestRealOrphansAreRemoved(t *testing.T) {
 	o := Options{Consul: c.client(t), Ports: ports}
 	killed := start(t, o, web, Service{Name: "api"})
 	testproc.Await(t, "all registered", func() bool {
-		return c.service("web-0"+idSuffix) != nil && c.service("web-1"+idSuffix) != nil && c.service("api"+idSuffix) != nil
+		return c.service("web-0"+idSuffix) != nil && c.service("web-1"+idSuffix) != nil &&
+			c.service("api"+idSuffix) != nil
 	})
 	port := c.service("web-1" + idSuffix).Port
 	killed.stop()
@@ -187,9 +187,11 @@ func TestRealAnotherSidecarWins(t *testing.T) {
 // registrationFor returns the registration of another program's sidecar.
 func registrationFor(t *testing.T, id string, port int) *api.AgentServiceRegistration {
 	t.Helper()
-	return &api.AgentServiceRegistration{Kind: api.ServiceKindConnectProxy, ID: id + "-sidecar-proxy",
-		Name: "web-sidecar-proxy", Port: port, Proxy: &api.AgentServiceConnectProxyConfig{
-			DestinationServiceName: "web", DestinationServiceID: id, LocalServiceAddress: "127.0.0.1", LocalServicePort: 8081}}
+	return &api.AgentServiceRegistration{
+		Kind: api.ServiceKindConnectProxy, ID: id + "-sidecar-proxy", Name: "web-sidecar-proxy", Port: port,
+		Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: "web", DestinationServiceID: id,
+			LocalServiceAddress: "127.0.0.1", LocalServicePort: 8081},
+	}
 }
 
 // Of two Lictors at one agent, the first keeps the instance; the second takes over when the first has ended, or was
@@ -299,21 +301,7 @@ func TestRealUpgradeWithoutAFlap(t *testing.T) {
 	o := Options{Consul: c.client(t), Ports: ports}
 	former := start(t, o, web)
 	c.awaitPeers(t, port)
-	ctx, cancel := context.WithCancel(t.Context())
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		index := uint64(0)
-		for ctx.Err() == nil {
-			entries, meta, err := c.api.Health().Connect("web", "", true, (&api.QueryOptions{WaitIndex: index}).WithContext(ctx))
-			if err != nil {
-				continue
-			}
-			if len(entries) != 1 || entries[0].Service.Port != port {
-				t.Errorf("peers see %v", entries)
-			}
-			index = meta.LastIndex
-		}
-	})
+	judge := c.always(t, port, true)
 	o.Saved = former.Export()
 	former.Release()
 	former.stop() // frees the port, which a real upgrade passes on
@@ -322,8 +310,7 @@ func TestRealUpgradeWithoutAFlap(t *testing.T) {
 		all := successor.State().Instances
 		return len(all) == 1 && !all[0].Registered.IsZero()
 	})
-	cancel()
-	watching.Wait()
+	judge()
 	if err := former.End(t.Context()); err != nil || c.service("web-1"+idSuffix) == nil {
 		t.Errorf("the former process removed the registration: %v", err)
 	}
@@ -333,6 +320,53 @@ func TestRealUpgradeWithoutAFlap(t *testing.T) {
 	successor.end(t)
 	if c.service("web-1"+idSuffix) != nil {
 		t.Error("registered after the end of the successor")
+	}
+}
+
+// An agent that was killed and restarts with its data has the registration. It may be critical until the agent's next
+// check of the listener.
+func TestRealAgentRestartsWithItsData(t *testing.T) {
+	t.Parallel()
+	server := startAgent(t, testconsul.Options{Servers: 1, Node: "server"})
+	c := startAgent(t, testconsul.Options{Client: true, Join: server.LAN, Node: "client"})
+	ports := freePorts(t, 2)
+	c.web(t, "web-1", 8081)
+	s := start(t, Options{Consul: c.client(t), Ports: ports}, web)
+	server.awaitPeers(t, int(ports.First))
+	judge := server.always(t, int(ports.First), false)
+	c.Kill()
+	testproc.Await(t, "the error", func() bool { return s.State().Err != nil })
+	if err := c.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	back := time.Now()
+	testproc.Await(t, "an answer", func() bool { return s.State().Answered.After(back) })
+	server.awaitPeers(t, int(ports.First))
+	judge()
+	if err := s.End(t.Context()); err != nil {
+		t.Error(err)
+	}
+	server.awaitPeers(t)
+}
+
+// Without an agent, the end of Lictor does not hang.
+func TestRealEndWithoutAnAgent(t *testing.T) {
+	t.Parallel()
+	c := startAgent(t, testconsul.Options{})
+	c.web(t, "web-1", 8081)
+	s := start(t, Options{Consul: c.client(t), Ports: freePorts(t, 2)}, web)
+	testproc.Await(t, "exposed", s.has(Exposed))
+	if err := c.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if drained, ended := s.Drain(ctx), s.End(ctx); drained == nil || ended == nil {
+		t.Errorf("a stopped agent gave no error: %v, %v", drained, ended)
+	}
+	s.stop()
+	if err := c.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -446,7 +480,7 @@ func TestRealTokenLosesItsRights(t *testing.T) {
 	}
 	client := clientOf(t, consul.Options{Address: c.HTTP, Token: token.SecretID})
 	s := startWith(t, Options{Consul: client, Ports: ports}, func(r *Registrar) { r.run.refresh = interval }, web)
-	testproc.Await(t, "exposed", s.has(Exposed))
+	c.awaitPeers(t, int(ports.First)) // or the agent would tell the servers later, with a token without rights
 	served := s.server.set()
 	for _, rules := range []string{strings.ReplaceAll(write, "write", "read"), ""} {
 		allow(rules)

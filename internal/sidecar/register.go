@@ -77,7 +77,7 @@ func (r *Registrar) registeredWith(
 		if i.err == nil {
 			text := "instance not registered in the mesh, lictor keeps trying"
 			if i.sent != nil {
-				text = "the registration of an instance is not accepted any more, it is still served, lictor keeps trying"
+				text = "the agent refuses to register an instance again, it is still served, lictor keeps trying"
 			}
 			r.log.Warn(text, "service", i.Service, "id", i.ID, "error", err, "needs",
 				"service:write for "+i.Service+" and "+i.Service+nameSuffix)
@@ -94,8 +94,8 @@ func (r *Registrar) registeredWith(
 			r.o.Report(Report{What: Works, Instance: i.Instance})
 		}
 		if first {
-			r.log.Info("instance exposed in the mesh", "service", i.Service, "instance", i.ServiceID, "listen", i.Listen,
-				"local", i.Local, "id", i.ID)
+			r.log.Info("instance exposed in the mesh", "service", i.Service, "instance", i.ServiceID,
+				"listen", i.Listen, "local", i.Local, "id", i.ID)
 			r.o.Report(Report{What: Exposed, Instance: i.Instance})
 		}
 	}

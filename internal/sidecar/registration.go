@@ -11,7 +11,9 @@ import (
 )
 
 const (
-	checkInterval = 10 * time.Second // between two checks of a listener by the agent, as for other sidecars
+	// checkInterval is the time between two checks of a listener by the agent. An agent that restarts with its data
+	// takes a listener for critical until it has checked it.
+	checkInterval = 5 * time.Second
 	checkTimeout  = 5 * time.Second
 
 	// reapAfter is after how long without a listener the agent removes a registration.

@@ -154,8 +154,8 @@ func (r *Registrar) answeredAt(now time.Time, filtered bool) {
 		r.log.Info("the agent of consul lists its services again")
 	}
 	if filtered && !r.run.filtered {
-		r.log.Warn("the token may not read all services of the agent, instances that it does not see stay as they are; " +
-			"it needs service:write for exposed services and their sidecars")
+		r.log.Warn("the token may not read all services of the agent, exposed instances that it does not see stay " +
+			"exposed; it needs service:write for exposed services and their sidecars")
 	}
 	r.run.err, r.run.answered, r.run.filtered = nil, now, filtered
 	r.run.backoff.Reset()

@@ -83,7 +83,8 @@ func decodePorts(file []byte) (all savedPorts, err error) {
 	ids, numbers := map[string]bool{}, map[uint16]bool{}
 	for _, p := range all.Ports {
 		if p.Instance == "" || p.Port == 0 || ids[p.Instance] || numbers[p.Port] {
-			return savedPorts{}, fmt.Errorf("%w: an instance or a port is missing or occurs twice", statefile.ErrForeign)
+			return savedPorts{}, fmt.Errorf("%w: an instance or a port is missing, or occurs twice",
+				statefile.ErrForeign)
 		}
 		ids[p.Instance], numbers[p.Port] = true, true
 	}

@@ -46,11 +46,10 @@ func (r *Registrar) ring(ctx context.Context, id string) {
 		asking, cancel := context.WithTimeoutCause(ctx, limit, &consul.TimeoutError{After: limit})
 		now, err := r.o.Consul.ServiceChange(asking, id, hash, consul.Jitter(bellWait))
 		cancel()
-		changed := hash != "" && now != hash
-		hash = now
-		if changed {
+		if now != hash { // the first answer may be newer than what Run has seen
 			r.look()
 		}
+		hash = now
 		if err != nil || now == "" {
 			consul.Sleep(ctx, backoff.Pause(time.Now(), interval, mostRetry), nil)
 		}
