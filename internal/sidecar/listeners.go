@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // assign gives ports to the instances that have none.
@@ -78,12 +80,20 @@ func (r *Registrar) open(now time.Time) {
 			next = append(next, i.Instance)
 		}
 	}
-	if slices.Equal(next, r.run.accepted) || now.Before(r.run.retryAt) {
+	if slices.Equal(next, r.run.accepted) {
+		r.run.retryAt = time.Time{}
+		return
+	}
+	if now.Before(r.run.retryAt) {
 		return
 	}
 	if err := r.o.Instances(slices.Clone(next)); err != nil {
+		level := hclog.Debug // once for a series
+		if r.run.retryAt.IsZero() {
+			level = hclog.Warn
+		}
+		r.log.Log(level, "listeners of exposed instances cannot be changed, lictor tries again", "error", err)
 		r.run.retryAt = now.Add(r.run.failures.Pause(now, interval, mostPause))
-		r.log.Warn("listeners of exposed instances cannot be changed, lictor tries again", "error", err)
 		r.freePorts()
 		return
 	}

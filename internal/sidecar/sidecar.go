@@ -104,8 +104,8 @@ type Options struct {
 	LeadsBack func(netip.AddrPort) bool
 
 	// Instances is called with all instances that need a listener, sorted, whenever they change. It opens the
-	// listeners, which are registered after it has returned nil. After an error it is called again. The calls do not
-	// overlap. A nil Instances means no calls.
+	// listeners, which are registered after it has returned nil. After an error, which must leave the listeners as they
+	// were, it is called again. The calls do not overlap. A nil Instances means no calls.
 	Instances func([]Instance) error
 
 	// Report is called for each Report, by any goroutine, and must not block. A nil Report means no calls.
