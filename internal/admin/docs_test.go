@@ -34,7 +34,8 @@ func TestAPIIsDocumented(t *testing.T) {
 		Descriptors{}, Event{}, Reload{}, Reason{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{},
 		Sample{}, EventsAnswer{}, Unserved{},
 		Connection{}, ConnectionsAnswer{}, Upgrade{}, Pending{}, changes{}, Mesh{}, MeshRoot{}, Identity{},
-		Path{}, KernelCounters{}} {
+		Exposed{}, ExposedInstance{}, ExposedClient{}, UnexposedService{}, Intentions{}, Intention{}, ExplainedAccess{},
+		AccessRoute{}, Path{}, KernelCounters{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {
 				t.Errorf("%T: %s is not in docs/api.md", v, f)
@@ -45,7 +46,7 @@ func TestAPIIsDocumented(t *testing.T) {
 		endpoints.KindJoined, endpoints.KindLeft, endpoints.KindChanged, endpoints.KindOut, endpoints.KindHeld,
 		endpoints.KindEjected, endpoints.KindReturned, endpoints.KindDrained, endpoints.KindUndrained,
 		endpoints.KindStale, endpoints.KindRecovered, endpoints.KindReload, endpoints.KindUpgrade,
-		endpoints.KindLogLevel, endpoints.KindDenied, endpoints.KindAllowed,
+		endpoints.KindExposed, endpoints.KindLogLevel, endpoints.KindDenied, endpoints.KindAllowed,
 	}
 	words := []string{
 		ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby,
@@ -58,6 +59,7 @@ func TestAPIIsDocumented(t *testing.T) {
 		KindStale, KindUnconfirmed, KindHidden, KindHeld, KindEjected, KindDrained, KindPanic, KindFailover, KindNames,
 		KindPending, KindReload, KindCertificate, KindIdentity, KindDenied,
 		IdentityFine, IdentityFailing, IdentityExpiring, IdentityWaiting, IdentityExpired,
+		ExposedFine, ExposedFailing, ExposedWaiting, ExposedNone, KindPermissive, KindExposed,
 	}
 	for _, kind := range kinds {
 		words = append(words, string(kind))

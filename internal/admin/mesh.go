@@ -14,6 +14,7 @@ type Mesh struct {
 	Failures    int64      `json:"failures"`           // questions for the authorities that failed so far
 	Roots       []MeshRoot `json:"roots"`
 	Identities  []Identity `json:"identities"` // sorted by name
+	Exposed     []Exposed  `json:"exposed"`    // sorted by service
 }
 
 // A MeshRoot is an authority that the mesh trusts.
@@ -86,7 +87,7 @@ func at(t *time.Time) string {
 // mesh returns what Lictor has of the mesh.
 func (s *State) mesh() Mesh {
 	if s.Mesh == nil {
-		return Mesh{Roots: []MeshRoot{}, Identities: []Identity{}}
+		return Mesh{Roots: []MeshRoot{}, Identities: []Identity{}, Exposed: []Exposed{}}
 	}
 	return s.Mesh()
 }
@@ -145,6 +146,7 @@ func (e *exposition) mesh(m *Mesh) {
 			"When the certificate of an identity in the service mesh came from Consul.",
 			float64(one.Received.Unix()), "identity", one.Name)
 	}
+	e.exposed(m.Exposed)
 }
 
 // meshAnswers sends the metrics of the questions for a certificate, or for the authorities if identity is empty.

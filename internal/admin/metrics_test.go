@@ -318,6 +318,7 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 		"`endpoint_tls` | %d more |":  handshakes,
 		"| query to Consul | %d |":    strings.Count(text, `watch="`),
 		"service mesh | %d; and two":  strings.Count(text, `{identity="`) - 2,
+		"| exposed service | %d":      strings.Count(text, `{exposed="billing"`),
 		"| TCP service | 57; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
 		"has 57 + 3 × 3 + 8 = %d ser": 57 + 3*3 + 8,
 	} {

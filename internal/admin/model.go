@@ -46,6 +46,8 @@ type Service struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Near         *Near         `json:"near,omitempty"` // nil: the service prefers no endpoints
 
+	Permissive bool `json:"permissive,omitempty"` // clients without a certificate of the mesh are served too
+
 	Identity *Identity `json:"identity,omitempty"` // as which endpoints are dialled; nil: none
 
 	Path   Path            `json:"path"`

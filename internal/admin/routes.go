@@ -37,6 +37,7 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/services/{name}/undrain", s.undrain},
 		{"GET", "/v1/connections", s.walks.shared(s.getConnections)},
 		{"GET", "/v1/mesh", s.work.shared(s.getMesh)},
+		{"GET", "/v1/mesh/access", s.queries.shared(s.getAccess)},
 		{"GET", "/v1/events", s.getEvents},
 		{"GET", "/v1/watch", s.watch},
 		{"GET", "/v1/config", s.work.shared(s.getConfig)},
@@ -131,7 +132,7 @@ func (s *Server) status(services []Service) Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.LastReload = s.reload
-	t.judge(services)
+	t.judge(services, s.o.State.mesh().Exposed)
 	return t
 }
 

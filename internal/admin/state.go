@@ -227,6 +227,9 @@ func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
 	if denied, are := s.denials(); are && s.RefusedRateBy[proxy.RefusedDenied.String()] == 0 {
 		out = append(out, denied)
 	}
+	if s.Permissive {
+		out = append(out, permissive())
+	}
 	unresolved := 0
 	for i := range s.Endpoints {
 		if n := s.Endpoints[i].Name; n != nil && n.Problem != "" {
@@ -248,7 +251,7 @@ func (s *Service) part(n int) string {
 }
 
 // judge sets the state of the process and its reasons. The other fields must have been set before.
-func (t *Status) judge(services []Service) {
+func (t *Status) judge(services []Service, exposed []Exposed) {
 	degraded := t.Degraded
 	if t.Refusing > 0 {
 		t.Reasons = append(t.Reasons, Reason{Kind: StateRefusing, Text: "clients are refused by " +
@@ -267,6 +270,10 @@ func (t *Status) judge(services []Service) {
 		}
 		t.Reasons = append(t.Reasons, Reason{Kind: KindPending,
 			Text: "changes wait for a restart or an upgrade: " + strings.Join(arguments, ", ")})
+	}
+	if r, are := unexposed(exposed); are {
+		degraded++
+		t.Reasons = append(t.Reasons, r)
 	}
 	if t.Degraded > 0 {
 		t.Reasons = append(t.Reasons, Reason{Kind: StateDegraded, Text: "degraded: " +

@@ -203,7 +203,7 @@ func TestStateOfTheProcess(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			got := summary(tt.services)
 			got.Pending, got.LastReload = tt.status.Pending, tt.status.LastReload
-			got.judge(tt.services)
+			got.judge(tt.services, nil)
 			var reasons []string
 			for _, r := range got.Reasons {
 				reasons = append(reasons, r.Text)

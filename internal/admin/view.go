@@ -31,6 +31,7 @@ type Watches interface {
 type Configured struct {
 	Name, Protocol string
 	Source         string // where the endpoints come from, in words
+	Permissive     bool   // clients without a certificate of the mesh are served too
 }
 
 // A State is where the admin API reads everything that it shows.
@@ -71,6 +72,10 @@ type State struct {
 	// Paths returns on which path each service is, by name. A nil Paths, or a nil result, means that no service asks for
 	// the kernel path.
 	Paths func() map[string]Path
+
+	// Access says whether a service of the mesh may use another one, and returns the names of the services that dial the
+	// destination as the source. A nil Access means that nothing is known of the mesh.
+	Access func(ctx context.Context, source, destination string) (e ExplainedAccess, services []string)
 
 	// Names provides the counts of host name lookups for metrics. Names may be nil.
 	Names Names
@@ -160,7 +165,7 @@ func (s *State) show(configured []Configured) []Service {
 	at := make(map[string]*Service, len(configured))
 	for i, c := range configured {
 		all[i] = Service{
-			Name: c.Name, Protocol: c.Protocol, Source: c.Source,
+			Name: c.Name, Protocol: c.Protocol, Source: c.Source, Permissive: c.Permissive,
 			Listeners: []string{}, Set: SetNone, Endpoints: []Endpoint{},
 			Path: Path{Asked: pathOff, Why: "kernel_path is off"},
 		}

@@ -84,6 +84,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Certificates: d.certificates,
 			Mesh:         d.identities,
 			Paths:        d.kernel.shown,
+			Access:       d.explainAccess,
 		},
 		Events:          d.events,
 		Logger:          d.log,
@@ -230,22 +231,27 @@ func (d *Daemon) setLevel(level string) error {
 // configured returns the configured services as the API shows them. The list is kept until the configuration changes,
 // because every probe needs it.
 func (d *Daemon) configured() []admin.Configured {
-	cfg := d.cfg.Load()
-	if made := d.shown.Load(); made != nil && made.cfg == cfg {
+	cfg, live := d.cfg.Load(), d.exposed.live.Load()
+	if made := d.shown.Load(); made != nil && made.cfg == cfg && made.exposed == live {
 		return made.services
 	}
-	all := make([]admin.Configured, 0, len(cfg.Services))
+	all := make([]admin.Configured, 0, len(cfg.Services)+len(*live))
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
 		all = append(all, admin.Configured{Name: s.Name, Protocol: s.Protocol.String(), Source: sourceOf(s)})
 	}
-	d.shown.Store(&shownServices{cfg, all})
+	for _, one := range *live {
+		all = append(all, one.shown())
+	}
+	slices.SortStableFunc(all, func(a, b admin.Configured) int { return strings.Compare(a.Name, b.Name) })
+	d.shown.Store(&shownServices{cfg, live, all})
 	return all
 }
 
 // shownServices are the services of cfg as the API shows them.
 type shownServices struct {
 	cfg      *config.Config
+	exposed  *[]exposed
 	services []admin.Configured
 }
 

@@ -31,6 +31,10 @@ func (d *Daemon) detect(configs ...*config.Config) {
 		services = append(services, cycleServices(cfg)...)
 		api = append(api, adminAddrs(cfg.Admin)...)
 	}
+	for _, one := range d.exposed.instances() {
+		services = append(services, cycles.Service{Name: one.name, Network: lb.TCP,
+			Listen: []lb.Addr{{AddrPort: one.Listen}}})
+	}
 	if d.proxier != nil { // the proxier knows the ports that the kernel has chosen
 		for _, l := range d.proxier.Listeners() {
 			one := cycles.Service{Name: l.Service, Network: networkBy(l.Protocol)}

@@ -49,6 +49,7 @@ type Daemon struct {
 	standbys   *standbys
 	checker    *healthcheck.Checker
 	keys       *keyring
+	exposed    *exposures
 	proxier    *proxy.Proxier
 	collector  collector // of garbage
 	kernel     *kernelKeeper
@@ -122,13 +123,14 @@ func (d *Daemon) registration() *registration {
 	return d.registered
 }
 
-// ready reports whether every service has received its first set.
+// ready reports whether every service has received its first set. A Lictor that only exposes services to the mesh has
+// none before the first instance is served, and is ready.
 func (d *Daemon) ready() bool {
 	select {
 	case <-d.mux.Ready():
 		return true
 	default:
-		return false
+		return len(d.configured()) == 0
 	}
 }
 

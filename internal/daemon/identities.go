@@ -13,11 +13,16 @@ import (
 const failingAfter = 2 * time.Minute
 
 // identities returns what Lictor has of the service mesh as the API shows it.
-func (d *Daemon) identities() admin.Mesh { return meshOf(d.meshState(), time.Now()) }
+func (d *Daemon) identities() admin.Mesh {
+	state := d.meshState()
+	m := meshOf(state, time.Now())
+	m.Exposed = d.exposed.show(&state)
+	return m
+}
 
 func meshOf(s mesh.State, now time.Time) admin.Mesh {
 	m := admin.Mesh{TrustDomain: s.TrustDomain, Error: textOf(s.Err), Roots: []admin.MeshRoot{},
-		Identities: []admin.Identity{}, Answered: since(s.Answered), Failures: s.Failures}
+		Identities: []admin.Identity{}, Exposed: []admin.Exposed{}, Answered: since(s.Answered), Failures: s.Failures}
 	for _, r := range s.Roots {
 		m.Roots = append(m.Roots, admin.MeshRoot{ID: r.ID, Name: r.Name, Active: r.Active, Expires: r.Expires.UTC()})
 	}

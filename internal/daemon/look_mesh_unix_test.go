@@ -214,7 +214,7 @@ func TestLookSaysWhichChainCannotBeFollowed(t *testing.T) {
 }
 
 func TestHandshakeProblems(t *testing.T) {
-	s, e := &config.Service{Name: "billing", Mesh: &config.Mesh{As: "web"}}, sidecar()
+	s, e := &config.Service{Name: "billing", Mesh: &config.Mesh{As: "web"}}, sidecarEndpoint()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

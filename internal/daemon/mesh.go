@@ -27,6 +27,9 @@ type meshKeeper struct {
 	log    hclog.Logger
 	report func(mesh.Report)
 
+	// intentionsChanged is called when others than before may use an exposed service. It must not block.
+	intentionsChanged func(service string)
+
 	// client returns the client of Consul for a configuration.
 	client func(config.Consul) (*consul.Client, error)
 
@@ -61,12 +64,16 @@ func (k *meshKeeper) prepare(cfg *config.Config) (*meshStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("service mesh: %w", err)
 	}
-	store := mesh.NewStore(mesh.Options{Consul: client, Logger: k.log, Report: k.report, Saved: saved})
+	store := mesh.NewStore(mesh.Options{Consul: client, Logger: k.log, Report: k.report, Saved: saved,
+		IntentionsChanged: k.intentionsChanged})
 	return &meshStore{Store: store, settings: cfg.Consul, client: client}, nil
 }
 
-// entersMesh reports whether a service reaches its endpoints through the mesh.
+// entersMesh reports whether a service reaches its endpoints through the mesh, or is exposed to it.
 func entersMesh(cfg *config.Config) bool {
+	if len(cfg.Expose) > 0 {
+		return true
+	}
 	for _, s := range cfg.Services {
 		if s.Mesh != nil {
 			return true
@@ -184,6 +191,9 @@ func (d *Daemon) meshNews(r mesh.Report) {
 
 // meshText describes what has happened to an identity, or to the authorities.
 func meshText(r mesh.Report) string {
+	if r.Destination != "" {
+		return intentionsText(r)
+	}
 	what, at := "the authorities of the service mesh", r.Expires.UTC().Format(time.RFC3339)
 	if r.Identity != "" {
 		what = fmt.Sprintf("the certificate of identity %q", r.Identity)
@@ -203,6 +213,15 @@ func meshText(r mesh.Report) string {
 		return fmt.Sprintf("%s: Consul gives none%s", what, because(r.Err))
 	}
 	return fmt.Sprintf("%s: Consul gives no new one, the former one stays in use until %s%s", what, at, because(r.Err))
+}
+
+// intentionsText describes what has happened to the intentions of an exposed service.
+func intentionsText(r mesh.Report) string {
+	what := fmt.Sprintf("the intentions of %q", r.Destination)
+	if r.What == mesh.Works {
+		return what + ": Consul answers again"
+	}
+	return what + ": Consul does not give them, those that it gave last stay in force" + because(r.Err)
 }
 
 // because returns err as the end of a sentence. It is empty if err is nil.

@@ -57,7 +57,7 @@ func (g *meshStage) apply(consul config.Consul, as ...string) []proxy.Service {
 		}
 		cfg.Services = append(cfg.Services, s)
 	}
-	keys, s, err := g.keys.prepare(cfg)
+	keys, s, err := prepareKeys(g.keys, cfg)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -75,8 +75,8 @@ func (g *meshStage) identities() string {
 	return strings.Join(all, " ")
 }
 
-// sidecar is an endpoint in the mesh.
-func sidecar() lb.Endpoint {
+// sidecarEndpoint is an endpoint in the mesh.
+func sidecarEndpoint() lb.Endpoint {
 	return lb.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:9"), Identity: "/ns/default/dc/dc1/svc/billing",
 		ServerName: "billing.default.dc1.internal.td"}
 }
@@ -130,7 +130,7 @@ func TestIdentitiesStayOverReloads(t *testing.T) {
 // A dial without a certificate says nothing about the endpoint. A dial of an endpoint without an identity does.
 func TestDialsWithoutCertificateAreNotTheEndpointsFault(t *testing.T) {
 	end := newMeshStage(t, false).apply(config.Consul{}, "web")[0].EndpointTLS
-	_, err := end.Config(sidecar())
+	_, err := end.Config(sidecarEndpoint())
 	want := `not ready to dial: no certificate for identity "web" yet`
 	if _, local := lb.CauseOf(err); !local || err == nil || err.Error() != want {
 		t.Errorf("got %v, want %q", err, want)
@@ -144,7 +144,7 @@ func TestReloadThatFailsChangesNoIdentity(t *testing.T) {
 	g := newMeshStage(t, false)
 	g.apply(config.Consul{}, "web")
 	for _, agent := range []config.Addresses{"", "127.0.0.1:2"} {
-		_, s, err := g.keys.prepare(&config.Config{Consul: config.Consul{Address: agent}, Services: []config.Service{
+		_, s, err := prepareKeys(g.keys, &config.Config{Consul: config.Consul{Address: agent}, Services: []config.Service{
 			{Name: "a", Mesh: &config.Mesh{As: "web"}}, {Name: "b", Mesh: &config.Mesh{As: "other"}}}})
 		if err != nil {
 			t.Fatal(err)
@@ -158,7 +158,7 @@ func TestReloadThatFailsChangesNoIdentity(t *testing.T) {
 
 func TestConsulSettingsThatCannotBeUsed(t *testing.T) {
 	k := newMeshStage(t, false).keys
-	_, _, err := k.prepare(&config.Config{Consul: config.Consul{TokenFile: "/nonexistent/token"},
+	_, _, err := prepareKeys(k, &config.Config{Consul: config.Consul{TokenFile: "/nonexistent/token"},
 		Services: []config.Service{{Name: "a", Mesh: &config.Mesh{As: "web"}}}})
 	if err == nil || !strings.HasPrefix(err.Error(), "service mesh: token file") {
 		t.Errorf("got %v", err)
@@ -192,19 +192,19 @@ func TestCertificatesGoToTheNextStore(t *testing.T) {
 	first := g.apply(config.Consul{Address: config.Addresses(a.HTTP)}, "web")[0].EndpointTLS
 	testproc.Await(t, "a certificate", func() bool {
 		awaitIdentities(t.Context(), g.keys.inForce, hclog.NewNullLogger())
-		_, err := first.Config(sidecar())
+		_, err := first.Config(sidecarEndpoint())
 		return err == nil
 	})
-	c, err := first.Config(sidecar())
-	if err != nil || c.ServerName != sidecar().ServerName {
+	c, err := first.Config(sidecarEndpoint())
+	if err != nil || c.ServerName != sidecarEndpoint().ServerName {
 		t.Errorf("got %v, %v", c, err)
 	}
 	serial := g.keys.mesh.state().Identities[0].Serial
 	next := g.apply(config.Consul{Address: "127.0.0.1:1"}, "web", "other")
-	if _, err := next[0].EndpointTLS.Config(sidecar()); err != nil {
+	if _, err := next[0].EndpointTLS.Config(sidecarEndpoint()); err != nil {
 		t.Errorf("the certificate of the former agent is not in use any more: %v", err)
 	}
-	if _, err := next[1].EndpointTLS.Config(sidecar()); !errors.Is(err, lb.ErrNotReady) {
+	if _, err := next[1].EndpointTLS.Config(sidecarEndpoint()); !errors.Is(err, lb.ErrNotReady) {
 		t.Errorf("got %v", err)
 	}
 	if got := g.keys.mesh.state().Identities[1].Serial; got != serial {
@@ -212,7 +212,7 @@ func TestCertificatesGoToTheNextStore(t *testing.T) {
 	}
 	successor := newMeshStage(t, false)
 	successor.keys.mesh.saved = g.keys.mesh.export()
-	if _, err := successor.apply(config.Consul{}, "web")[0].EndpointTLS.Config(sidecar()); err != nil {
+	if _, err := successor.apply(config.Consul{}, "web")[0].EndpointTLS.Config(sidecarEndpoint()); err != nil {
 		t.Errorf("the successor has no certificate: %v", err)
 	}
 }

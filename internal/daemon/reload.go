@@ -118,23 +118,24 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	d.detect(old, next)
 	inForce := old
 	defer func() { d.detect(inForce) }()
-	own, keys, err := d.prepareOwn(next)
+	own, keys, exposed, err := d.prepareOwn(next)
 	if err != nil {
 		return nil, withHints(err)
 	}
-	sources, err := d.prepareSources(ctx, old, next)
+	sources, err := d.prepareSources(ctx, old, next, exposed)
 	if err != nil {
 		own.Abort()
 		return nil, err
 	}
 	sources.await(ctx, d.log)
 	awaitIdentities(ctx, keys, d.log)
-	if err := d.proxier.Apply(proxyServices(next, keys)); err != nil {
+	if err := d.proxier.Apply(append(proxyServices(next, keys), exposedServices(exposed)...)); err != nil {
 		sources.abort()
 		own.Abort()
 		return nil, withHints(err)
 	}
 	configure(d.balancer, next, keys)
+	configureExposed(d.balancer, exposed)
 	d.collector.tune(len(next.Services))
 	if !sources.commit(next) {
 		sources.abort()
@@ -176,34 +177,55 @@ func (s step) Abort() {
 }
 
 // prepareOwn prepares the parts of next that need no endpoints: the admin API's listener, the access log, the TLS of the
-// services, and the kernel path.
-func (d *Daemon) prepareOwn(next *config.Config) (step, map[string]*serviceTLS, error) {
+// services, the exposed instances, and the kernel path.
+func (d *Daemon) prepareOwn(next *config.Config) (step, map[string]*serviceTLS, []exposed, error) {
 	api, err := d.admin.prepare(next.Admin)
 	if err != nil {
-		return step{}, nil, err
+		return step{}, nil, nil, err
 	}
 	access, err := d.access.Prepare((*accesslog.Options)(next.AccessLog))
 	if err != nil {
 		api.Abort()
-		return step{}, nil, err
+		return step{}, nil, nil, err
 	}
-	keys, ends, err := d.keys.prepare(next)
+	keys, exposed, ends, err := d.prepareTLS(next)
 	if err != nil {
 		api.Abort()
 		access.Abort()
-		return step{}, nil, err
+		return step{}, nil, nil, err
 	}
 	kernelPath, err := d.kernel.prepare(next)
 	if err != nil {
 		api.Abort()
 		access.Abort()
 		ends.Abort()
-		return step{}, nil, err
+		return step{}, nil, nil, err
 	}
 	return step{
 		commit: func() { api.Commit(); access.Commit(); ends.Commit(); kernelPath.Commit() },
 		abort:  func() { api.Abort(); access.Abort(); ends.Abort(); kernelPath.Abort() },
-	}, keys, nil
+	}, keys, exposed, nil
+}
+
+// prepareTLS prepares the TLS of the services of next, and its exposed instances.
+func (d *Daemon) prepareTLS(next *config.Config) (map[string]*serviceTLS, []exposed, step, error) {
+	identities, err := d.keys.mesh.prepare(next)
+	if err != nil {
+		return nil, nil, step{}, err
+	}
+	keys, ends, err := d.keys.prepare(next, identities)
+	if err != nil {
+		return nil, nil, step{}, err
+	}
+	all, exposing, err := d.exposed.prepare(next, identities)
+	if err != nil {
+		ends.Abort()
+		return nil, nil, step{}, err
+	}
+	return keys, all, step{
+		commit: func() { ends.Commit(); exposing.Commit() },
+		abort:  func() { exposing.Abort(); ends.Abort() },
+	}, nil
 }
 
 func firstLine(s string) string {

@@ -19,6 +19,7 @@ type sources struct {
 	client         *discovery.Consul // the client behind the consul input
 	standby        *standbyReports   // the standby reports of client, if client is new
 	sameConsul     bool              // the consul input stays the one in force
+	exposed        []exposed         // instances whose sets the static input has too
 
 	// If the Consul client in force must watch other services: old is its former configuration, and doubt has the
 	// services with a changed watch. If the client is new or unchanged, both are nil.
@@ -27,8 +28,8 @@ type sources struct {
 }
 
 // prepareSources starts the sources that next needs and old does not have.
-func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (*sources, error) {
-	s := &sources{d: d, client: d.consul.Load(), consul: d.consulInput}
+func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config, all []exposed) (*sources, error) {
+	s := &sources{d: d, client: d.consul.Load(), consul: d.consulInput, exposed: all}
 	watches := watchesOf(next)
 	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
 	switch {
@@ -59,7 +60,7 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 			s.consul = d.mux.Start(client, consulNames(next), d.log)
 		}
 	}
-	s.static = d.startStatic(next)
+	s.static = d.startStatic(next, all)
 	return s, nil
 }
 
@@ -135,7 +136,7 @@ func (s *sources) commit(next *config.Config) bool {
 	}
 	retire(d.staticInput, s.static)
 	retire(d.consulInput, s.consul)
-	d.mux.Commit(serviceNames(next), feeds...)
+	d.mux.Commit(append(serviceNames(next), exposedNames(s.exposed)...), feeds...)
 	d.staticInput, d.consulInput = s.static, s.consul
 	d.consul.Store(s.client)
 	if s.client != nil {
@@ -150,22 +151,22 @@ func (s *sources) commit(next *config.Config) bool {
 	return true
 }
 
-// startStatic starts the source of the services that have only static endpoints, and waits for all of its sets.
-// startStatic returns nil if there are no such services.
-func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
-	sets := staticSets(cfg)
+// startStatic starts the source of the services that have only static endpoints, exposed ones included, and waits for
+// all of its sets. startStatic returns nil if there are no such services.
+func (d *Daemon) startStatic(cfg *config.Config, all []exposed) *endpoints.Input {
+	sets := append(staticSets(cfg), exposedSets(all)...)
 	if len(sets) == 0 {
 		return nil
 	}
-	f := d.mux.Start(discovery.NewStatic(sets), staticNames(cfg), d.log)
+	f := d.mux.Start(discovery.NewStatic(sets), append(staticNames(cfg), exposedNames(all)...), d.log)
 	<-f.AllSets() // immediate, because the sets are static
 	return f
 }
 
 // firstSources starts the sources of the first configuration.
 func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul, standby *standbyReports) *sources {
-	first := &sources{d: d, client: consul, standby: standby}
-	first.static = d.startStatic(cfg)
+	first := &sources{d: d, client: consul, standby: standby, exposed: d.exposed.instances()}
+	first.static = d.startStatic(cfg, first.exposed)
 	if consul != nil {
 		first.consul = d.mux.Start(consul, consulNames(cfg), d.log)
 	}

@@ -57,8 +57,9 @@ func newDaemon(o Options) *Daemon {
 		Changed: d.checkChanged, // sets exist before checks
 	})
 	d.keys = newKeyring(d.log.Named("tls"), d.certificateNews)
+	d.exposed = newExposures(d)
 	d.keys.mesh = meshKeeper{log: d.log.Named("mesh"), report: d.meshNews, client: d.clientOf, run: d.runUntilEnd,
-		saved: earlier.Mesh}
+		saved: earlier.Mesh, intentionsChanged: d.exposed.intentionsChanged}
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})
@@ -117,16 +118,17 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.cycles.Prefer(predecessor.State().Links)
 	d.detect(cfg)
 	d.collector.tune(len(cfg.Services))
-	_, keys, err := d.keys.prepare(cfg)
+	_, exposed, ends, err := d.prepareTLS(cfg)
 	if err != nil {
 		return err
 	}
-	keys.Commit()
+	ends.Commit()
 	kernelPath, err := d.kernel.prepare(cfg)
 	if err != nil {
 		return err
 	}
 	configure(d.balancer, cfg, d.keys.inForce)
+	configureExposed(d.balancer, exposed)
 	d.balancer.SetEjections(predecessor.State().Ejected)
 	d.resolver.SetNames(predecessor.State().Names)
 	known := restore(predecessor, d.sets, cfg)
@@ -153,7 +155,7 @@ func (d *Daemon) start(ctx context.Context) error {
 		d.access.Stop()
 		return err
 	}
-	d.announce(cfg)
+	d.announce()
 	first.commit(cfg)
 	d.prober.Apply(checksOf(cfg))
 	d.settle(predecessor, cfg, consul, shown)
@@ -175,7 +177,9 @@ func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *disc
 	if err := d.register(cfg); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
+	d.exposed.start()
 	d.running.Go(d.reloads)
+	d.running.Go(func() { d.exposed.judge(d.ctx) })
 	d.running.Go(func() { d.cycles.Run(d.ctx) })
 	d.running.Go(func() { d.keys.store.Run(d.ctx) })
 	d.running.Go(func() { d.kernel.run(d.ctx) })
@@ -213,7 +217,8 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 // openListeners opens the services' listeners, commits the kernel path, makes this process serve instead of a
 // predecessor, and returns the admin API's listener. The returned listener is nil if the API has none.
 func (d *Daemon) openListeners(cfg *config.Config, kernelPath step) (shown net.Listener, err error) {
-	if err := d.proxier.Apply(proxyServices(cfg, d.keys.inForce)); err != nil {
+	exposed := exposedServices(d.exposed.instances())
+	if err := d.proxier.Apply(append(proxyServices(cfg, d.keys.inForce), exposed...)); err != nil {
 		return nil, err
 	}
 	d.detect(cfg)
@@ -285,10 +290,10 @@ func spareProcessors(log hclog.Logger) int {
 
 // announce prints a line for each listener: its service, its address and the source. announce does not wait for the
 // output.
-func (d *Daemon) announce(cfg *config.Config) {
+func (d *Daemon) announce() {
 	from := map[string]string{}
-	for _, s := range cfg.Services {
-		from[s.Name] = sourceOf(&s)
+	for _, s := range d.configured() {
+		from[s.Name] = s.Source
 	}
 	var lines bytes.Buffer
 	t := tabwriter.NewWriter(&lines, 0, 0, 2, ' ', 0)

@@ -79,7 +79,10 @@ func (d *Daemon) shutdown(ctx context.Context, stopped chan<- error) {
 	stopped <- d.proxier.Shutdown(ctx)
 }
 
-func (d *Daemon) tellStopping() { d.registration().stopping() }
+func (d *Daemon) tellStopping() {
+	d.running.Go(d.exposed.drain)
+	d.registration().stopping()
+}
 
 // finish serves the open connections until they end, after a successor has taken over. The first signal to end gives
 // the connections shutdown_grace, and a second one cuts them at once. A service manager that stops Lictor signals all
@@ -149,6 +152,7 @@ func (d *Daemon) conclude() {
 // end ends the sources, the registration and all goroutines of the daemon.
 func (d *Daemon) end() {
 	d.toEnd()
+	d.exposed.withdraw()
 	d.cancel()
 	// A reload that is under way has sources of its own, and an upgrade must tell the other process. A hung reload or
 	// upgrade is abandoned; when it continues, it finds that the daemon has ended.

@@ -53,14 +53,11 @@ func newKeyring(log hclog.Logger, report func(certificates.Report)) *keyring {
 	return &keyring{store: certificates.NewStore(log, report)}
 }
 
-// prepare returns what the services of cfg need. The step makes that the one in force, or discards it. An error says
-// which files cannot be used.
-func (k *keyring) prepare(cfg *config.Config) (map[string]*serviceTLS, step, error) {
+// prepare returns what the services of cfg need. The argument identities has the identities of those in the mesh, as
+// meshKeeper.prepare returns it. The step puts both in force, or discards them. An error says which files cannot be
+// used.
+func (k *keyring) prepare(cfg *config.Config, identities *meshStore) (map[string]*serviceTLS, step, error) {
 	next := map[string]*serviceTLS{}
-	identities, err := k.mesh.prepare(cfg)
-	if err != nil {
-		return nil, step{}, err
-	}
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
 		if s.TLS == nil && s.EndpointTLS == nil && s.Mesh == nil {

@@ -52,7 +52,7 @@ func TestEndsStayTheSameOverReloads(t *testing.T) {
 	prepare := func(src string) ([]proxy.Service, step) {
 		t.Helper()
 		cfg := mustParse(t, src)
-		keys, s, err := k.prepare(cfg)
+		keys, s, err := prepareKeys(k, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestEndsShakeHands(t *testing.T) {
 	cfg := mustParse(t, service("web", "127.0.0.1:1", "127.0.0.1:2", stage.tls(
 		fmt.Sprintf("client_ca_file = %q\n alpn = [\"a\", \"b\"]\n timeout = \"3s\"", stage.caFile),
 		fmt.Sprintf("cert_file = %q\n key_file = %q\n alpn = [\"b\"]", stage.cert, stage.key))))
-	keys, _, err := k.prepare(cfg)
+	keys, _, err := prepareKeys(k, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestInstancesGiveTheirNames(t *testing.T) {
 		cfg := mustParse(t, fmt.Sprintf("service \"web\" {\n listen = \"127.0.0.1:1\"\n"+
 			"consul {}\n consul { filter = \"x\" }\n static { endpoints = [\"10.0.0.1:2\", \"db.test:2\"] }\n"+
 			"check { http = \"/\" }\n endpoint_tls {\n ca_file = %q\n %s\n}\n}\n", stage.caFile, argument))
-		keys, _, err := newKeyring(hclog.NewNullLogger(), nil).prepare(cfg)
+		keys, _, err := prepareKeys(newKeyring(hclog.NewNullLogger(), nil), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

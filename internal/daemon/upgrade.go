@@ -121,6 +121,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	o.State.Emptied, o.State.Ejected = d.balancer.Emptied(), d.balancer.Ejections()
 	o.State.Checked = d.checker.Results()
 	o.State.Mesh = d.keys.mesh.export()
+	o.State.Sidecars, o.State.Exposed = d.exposed.export(), d.exposed.names()
 	if c := d.consul.Load(); c != nil {
 		o.State.Saved, err = c.Save()
 	}
@@ -135,6 +136,7 @@ func (d *Daemon) letGo(s *upgrade.Successor) {
 	if s.TookAdmin() {
 		d.admin.Release(d.admin.listener)
 	}
+	d.exposed.release()
 	d.registered.leave()
 	d.registerAs(nil)
 	d.service.replacedBy(s.PID())

@@ -200,36 +200,41 @@ func staticSets(cfg *config.Config) []lb.Endpoints {
 // proxyServices converts all services for the proxier. The argument keys has their TLS, as keyring.prepare returns it.
 func proxyServices(cfg *config.Config, keys map[string]*serviceTLS) []proxy.Service {
 	var services []proxy.Service
-	for _, s := range cfg.Services {
-		addrs, sockets := listenersOf(s.Listen)
-		acceptTLS, endpointTLS := keys[s.Name].of()
-		services = append(services, proxy.Service{
-			Name:             s.Name,
-			Protocol:         protocolOf(s.Protocol),
-			Listen:           addrs,
-			Sockets:          sockets,
-			SNI:              s.SNI,
-			ConnectTimeout:   s.ConnectTimeout,
-			IdleTimeout:      s.IdleTimeout,
-			HalfCloseTimeout: s.HalfCloseTimeout,
-			OnLeave:          onLeaveOf(s.OnLeave),
-			MaxAge:           s.MaxAge,
-			MaxAgeGrace:      s.MaxAgeGrace,
-			MaxPerClient:     s.MaxConnectionsPerClient,
-			Allow:            s.Allow,
-			Deny:             s.Deny,
-			AcceptProxy:      acceptProxyOf(s.AcceptProxy),
-			SendProxy:        proxyproto.Version(s.SendProxy),
-			SendProxyFirst:   s.SendProxyUDP == config.ProxyFirst,
-			AcceptTLS:        acceptTLS,
-			EndpointTLS:      endpointTLS,
-			Transparent:      s.Transparent,
-			MaxSessions:      s.MaxSessions,
-			Responses:        s.Responses,
-			Requests:         s.Requests,
-		})
+	for i := range cfg.Services {
+		acceptTLS, endpointTLS := keys[cfg.Services[i].Name].of()
+		services = append(services, proxyService(&cfg.Services[i], acceptTLS, endpointTLS))
 	}
 	return services
+}
+
+// proxyService converts a service for the proxier.
+func proxyService(s *config.Service, acceptTLS *proxy.AcceptTLS, endpointTLS *proxy.EndpointTLS) proxy.Service {
+	addrs, sockets := listenersOf(s.Listen)
+	return proxy.Service{
+		Name:             s.Name,
+		Protocol:         protocolOf(s.Protocol),
+		Listen:           addrs,
+		Sockets:          sockets,
+		SNI:              s.SNI,
+		ConnectTimeout:   s.ConnectTimeout,
+		IdleTimeout:      s.IdleTimeout,
+		HalfCloseTimeout: s.HalfCloseTimeout,
+		OnLeave:          onLeaveOf(s.OnLeave),
+		MaxAge:           s.MaxAge,
+		MaxAgeGrace:      s.MaxAgeGrace,
+		MaxPerClient:     s.MaxConnectionsPerClient,
+		Allow:            s.Allow,
+		Deny:             s.Deny,
+		AcceptProxy:      acceptProxyOf(s.AcceptProxy),
+		SendProxy:        proxyproto.Version(s.SendProxy),
+		SendProxyFirst:   s.SendProxyUDP == config.ProxyFirst,
+		AcceptTLS:        acceptTLS,
+		EndpointTLS:      endpointTLS,
+		Transparent:      s.Transparent,
+		MaxSessions:      s.MaxSessions,
+		Responses:        s.Responses,
+		Requests:         s.Requests,
+	}
 }
 
 // listenersOf converts listeners for the proxier: those at addresses, and those at Unix sockets.

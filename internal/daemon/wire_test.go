@@ -27,11 +27,20 @@ type wired struct {
 	Asked   map[string]healthcheck.Check
 }
 
+// prepareKeys prepares the TLS of the services of cfg.
+func prepareKeys(k *keyring, cfg *config.Config) (map[string]*serviceTLS, step, error) {
+	identities, err := k.mesh.prepare(cfg)
+	if err != nil {
+		return nil, step{}, err
+	}
+	return k.prepare(cfg, identities)
+}
+
 func wire(s config.Service) wired {
 	cfg := &config.Config{Services: []config.Service{s}}
 	k := newKeyring(hclog.NewNullLogger(), nil)
 	k.mesh.client = new(Daemon).clientOf
-	keys, _, err := k.prepare(cfg)
+	keys, _, err := prepareKeys(k, cfg)
 	if err != nil {
 		panic(err)
 	}

@@ -58,6 +58,7 @@ const (
 	KindDenied    Kind = "denied"    // an endpoint denies connections of this host
 	KindAllowed   Kind = "allowed"   // an endpoint that denied connections has answered one
 	KindMoved     Kind = "moved"     // Lictor uses another address of Consul
+	KindExposed   Kind = "exposed"   // an instance of this host is served to the service mesh, or is not any more
 
 	// Files with certificates of a service have changed, cannot be used, or expire.
 	KindCertificate Kind = "certificate"

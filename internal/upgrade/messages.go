@@ -120,6 +120,9 @@ type State struct {
 	Events  uint64                    `json:"events,omitempty"`    // see endpoints.Events.Begin
 	Checked []healthcheck.Result      `json:"checked,omitempty"`   // see healthcheck.Checker.Results
 	Mesh    []byte                    `json:"mesh,omitempty"`      // see mesh.Store.Export; has private keys
+
+	Sidecars []byte            `json:"sidecars,omitempty"` // see sidecar.Registrar.Export
+	Exposed  map[string]string `json:"exposed,omitempty"`  // names of exposed instances, by the ID of the registration
 }
 
 // A Build identifies the version of a program.
