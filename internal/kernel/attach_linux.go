@@ -17,7 +17,11 @@ type hook struct {
 	at      ebpf.AttachType
 }
 
-// forConnections returns the programs that are always attached. Those that only watch come first.
+// These are the numbers of hooks of forConnections, and of forDatagrams, that only follow clients that were sent to
+// endpoints. They come first, so that they see all of them.
+const connectionWatchers, datagramWatchers = 3, 2
+
+// forConnections returns the programs that are always attached.
 func (p *Path) forConnections() []hook {
 	return []hook{
 		{p.objects.Follow, ebpf.AttachCGroupSockOps},

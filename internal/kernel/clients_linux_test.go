@@ -4,7 +4,10 @@ package kernel
 
 import (
 	"errors"
+	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -231,5 +234,66 @@ func TestTwoPaths(t *testing.T) {
 	}
 	if err := exchange("tcp", front.String()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestYieldHandsOverNewClientsOnly(t *testing.T) {
+	group, inside := inGroup(t)
+	if !inside {
+		return
+	}
+	b := newBackend(t, "127.0.0.1:0").addr
+	s := Service{Name: "web", Listen: []netip.AddrPort{front}, Endpoints: []Endpoint{{Addr: b, Key: 1}}}
+	paths := []*Path{open(t, Options{Cgroup: group})}
+	set(t, paths[0], s)
+	var clients sync.WaitGroup
+	var stop atomic.Bool
+	var connects atomic.Int64
+	for range 4 {
+		clients.Go(func() {
+			for !stop.Load() {
+				if err := exchange("tcp", front.String()); err != nil {
+					t.Errorf("during the hand-over: %v", err)
+				}
+				connects.Add(1)
+			}
+		})
+	}
+	long, err := net.Dial("tcp", front.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		last := paths[len(paths)-1]
+		next := open(t, Options{Cgroup: group})
+		set(t, next, s)
+		paths = append(paths, next)
+		if err := last.Yield(); err != nil {
+			t.Error(err)
+		}
+		before := connects.Load()
+		testproc.Await(t, "clients of the next path", func() bool { return connects.Load() > before+50 })
+	}
+	stop.Store(true)
+	clients.Wait()
+	if got := long.RemoteAddr().String(); got != front.String() {
+		t.Errorf("the peer of the long connection is %v, want %v", got, front)
+	}
+	if err := echo(long); err != nil {
+		t.Error(err)
+	}
+	_ = long.Close()
+	var sum Counters
+	for _, p := range paths {
+		testproc.Await(t, "all connections to end", func() bool { c, _ := p.Counters("web"); return c.Open == 0 })
+		c, _ := p.Counters("web")
+		if c.Connections == 0 {
+			t.Error("a path got no connection")
+		}
+		sum.add(c)
+	}
+	n := uint64(connects.Load())
+	if want := (Counters{Picks: n + 1, Connections: n + 1, Sent: 5*n + 1, Received: 5*n + 1}); sum != want {
+		t.Errorf("all paths together count %+v, want %+v", sum, want)
 	}
 }

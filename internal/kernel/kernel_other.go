@@ -27,5 +27,8 @@ func (*Path) Counters(string) (Counters, []EndpointCounters) { return Counters{}
 // Cut returns an Error.
 func (*Path) Cut(string, []uint64) (int, error) { return 0, unsupported() }
 
+// Yield does nothing.
+func (*Path) Yield() error { return nil }
+
 // Close does nothing.
 func (*Path) Close() error { return nil }

@@ -27,6 +27,7 @@ type Path struct {
 	mu       sync.Mutex
 	table    *table      // nil: closed
 	udpLinks []link.Link // only while there is a UDP service, because every datagram of the host pays for them
+	yielded  bool
 }
 
 // Open loads the programs, attaches them and tests them. The error says what this host lacks; it is an *Error if the
@@ -166,6 +167,9 @@ func (p *Path) Remove(name string) error {
 
 // followUDP attaches or detaches the programs for datagrams.
 func (p *Path) followUDP() (err error) {
+	if p.yielded {
+		return nil
+	}
 	wanted := len(p.table.udp.uses) > 0
 	switch {
 	case wanted && p.udpLinks == nil:
@@ -193,6 +197,28 @@ func (p *Path) Counters(name string) (Counters, []EndpointCounters) {
 		return Counters{}, nil
 	}
 	return p.table.read(name)
+}
+
+// Yield leaves all new clients to others: to the Path of another process, if there is one, or to the proxy. Clients
+// that were sent to endpoints before are still counted, and can be cut, until Close. An upgrade opens the Path of the
+// new process, and then calls Yield in the old one; between the two, the old Path serves. Set has no effect any more.
+func (p *Path) Yield() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.table == nil {
+		return os.ErrClosed
+	}
+	if p.yielded {
+		return nil
+	}
+	p.yielded = true
+	err := detach(p.links[connectionWatchers:])
+	p.links = p.links[:connectionWatchers]
+	if p.udpLinks != nil {
+		err = errors.Join(err, detach(p.udpLinks[datagramWatchers:]))
+		p.udpLinks = p.udpLinks[:datagramWatchers]
+	}
+	return err
 }
 
 // Close detaches the programs, so that all new connections go to the proxy. Established connections go on. A second
