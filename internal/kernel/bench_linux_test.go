@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,44 +11,22 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// manyServices puts 1,000 services on the path.
-func manyServices(t testing.TB, p *Path) {
-	t.Helper()
-	for i := range 1000 {
-		if err := p.Set(Service{Name: fmt.Sprint("other", i),
-			Listen:    []netip.AddrPort{netip.AddrPortFrom(front.Addr(), uint16(8000+i))},
-			Endpoints: []Endpoint{{Addr: netip.MustParseAddrPort("127.0.0.1:1")}}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkConnectionElsewhere measures how long the programs run for a connection that is not theirs, from connect(2)
-// until both ends have closed. The kernel's own measuring is a large part of it.
-func BenchmarkConnectionElsewhere(b *testing.B) {
-	p, err := Open(Options{})
-	if err != nil {
-		b.Skip(err)
-	}
-	defer func() { _ = p.Close() }()
-	_ = p.objects.OwnTgid.Set(uint32(0))
-	manyServices(b, p)
+// measure calls f in the loop of b, and reports how long the programs run for one call. The kernel's own measuring is a
+// large part of it.
+func measure(b *testing.B, p *Path, f func() error) {
+	b.Helper()
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
-		b.Skip(err)
+		testproc.Cannot(b, "the kernel does not measure programs", err)
 	}
 	defer func() { _ = stats.Close() }()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	programs := []*ebpf.Program{p.objects.Connect4, p.objects.Follow, p.objects.Getpeername4}
 	read := func() (ns, runs float64) {
-		for _, each := range programs {
-			s, err := each.Stats()
+		for _, h := range append(p.forConnections(), p.forDatagrams()...) {
+			s, err := h.program.Stats()
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -57,17 +36,70 @@ func BenchmarkConnectionElsewhere(b *testing.B) {
 	}
 	ns, runs := read()
 	for b.Loop() {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
+		if err := f(); err != nil {
 			b.Fatal(err)
 		}
-		other, err := l.Accept()
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, _ = c.Close(), other.Close()
 	}
 	nsAfter, runsAfter := read()
 	b.ReportMetric((nsAfter-ns)/float64(b.N), "ns-of-programs/op")
 	b.ReportMetric((runsAfter-runs)/float64(b.N), "runs/op")
+}
+
+// openMany opens a path for the whole host with 1,000 services. Nothing connects to them.
+func openMany(b *testing.B) *Path {
+	b.Helper()
+	p, err := Open(Options{})
+	if err != nil {
+		testproc.Cannot(b, "the kernel path cannot be opened", err)
+	}
+	b.Cleanup(func() { _ = p.Close() })
+	for i := range 1000 {
+		if err := p.Set(Service{Name: fmt.Sprint("other", i), UDP: i%2 == 1,
+			Listen:    []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.99.0.1"), uint16(8000+i))},
+			Endpoints: []Endpoint{{Addr: netip.MustParseAddrPort("127.0.0.1:1")}}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return p
+}
+
+// BenchmarkConnectionElsewhere measures what a connection that is not on the path pays, with both of its ends on this
+// host, from connect(2) until both have closed.
+func BenchmarkConnectionElsewhere(b *testing.B) {
+	p := openMany(b)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	measure(b, p, func() error {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return err
+		}
+		other, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.Close(), other.Close())
+	})
+}
+
+// BenchmarkDatagramElsewhere measures what a datagram that is not on the path pays, when it is sent and when it is
+// received.
+func BenchmarkDatagramElsewhere(b *testing.B) {
+	p := openMany(b)
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	to, buffer := c.LocalAddr().(*net.UDPAddr).AddrPort(), make([]byte, 10)
+	measure(b, p, func() error {
+		if _, err := c.WriteToUDPAddrPort(buffer, to); err != nil {
+			return err
+		}
+		_, _, err := c.ReadFromUDPAddrPort(buffer)
+		return err
+	})
 }
