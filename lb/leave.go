@@ -56,6 +56,13 @@ type MemberKey struct{ *usage }
 // Key returns the key of m's endpoint.
 func (m *Member) Key() MemberKey { return MemberKey{m.usage} }
 
+// Service returns the name of the service that m is an endpoint of.
+func (m *Member) Service() string { return m.group.name }
+
+// Keep says whether the endpoint may have connections that are no uses, see Choices. If it has, the balancer remembers
+// the endpoint after it has left, so that Gone and NotifyGone say why it has left, even if that is known only later.
+func (m *Member) Keep(has bool) { m.kept.Store(has) }
+
 // NotifyGone implements LoadBalancer. OnUpdate calls f with the Members of one service that have left for good with a
 // new or changed reason. Calls for one service come in order; calls for different services may be concurrent. f must
 // not block, and must not call the balancer. The balancer has only one NotifyGone callback. Set the callback before the
@@ -85,7 +92,7 @@ func (g *group) markGoneLocked(left []Departure) (changed []*Member) {
 	return changed
 }
 
-// dropUnusedLocked forgets the former members without open uses.
+// dropUnusedLocked forgets the former members without connections.
 func (g *group) dropUnusedLocked() {
-	g.former = slices.DeleteFunc(g.former, func(m *Member) bool { return m.open.Load() == 0 })
+	g.former = slices.DeleteFunc(g.former, func(m *Member) bool { return m.open.Load() == 0 && !m.kept.Load() })
 }

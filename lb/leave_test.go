@@ -118,6 +118,28 @@ func TestFormerMembersAreForgotten(t *testing.T) {
 	}
 }
 
+// The balancer remembers a former member that is kept, and says later why it has left.
+func TestKeptMembersAreRemembered(t *testing.T) {
+	b := inOrder()
+	var told []*Member
+	b.NotifyGone(func(members []*Member) { told = append(told, members...) })
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed("A", "B")}})
+	a := b.Choices("web").Choices[0].Member
+	a.Keep(true)
+	for range 3 {
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed("B")}})
+	}
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed("B"), Left: departed(Critical, "A")}})
+	if len(told) != 1 || told[0].Key() != a.Key() || a.Gone() == nil || a.Gone().Why != Critical {
+		t.Errorf("told of %v; gone: %+v", told, a.Gone())
+	}
+	a.Keep(false)
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed("B")}})
+	if n := len(b.groupOf("web").former); n != 0 {
+		t.Errorf("%d former members, want none", n)
+	}
+}
+
 func TestReasonsInWords(t *testing.T) {
 	for r, want := range map[Reasons]string{0: "unknown", Critical: "critical",
 		Deregistered | Unmatched: "deregistered or unmatched"} {

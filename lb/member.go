@@ -83,6 +83,7 @@ type usage struct {
 	joined instant
 
 	left atomic.Bool
+	kept atomic.Bool           // see Keep
 	gone atomic.Pointer[Leave] // nil: the endpoint has not left for good
 
 	unserved atomic.Pointer[unserved] // nil: the endpoint has served all connections that were not reported as failed
