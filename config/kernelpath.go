@@ -92,7 +92,6 @@ func (s *Service) offKernelPath(isShared bool) string {
 		{s.MaxAge > 0, "has max_age, and the kernel path ends no connection"},
 		{s.TimeoutRange != (hcl.Range{}),
 			"has idle_timeout or half_close_timeout, and the kernel path ends no connection"},
-		{s.OnLeave != OnLeave{}, "has on_leave, and the kernel path ends no connection"},
 		{slices.ContainsFunc(s.Listen, func(l Listener) bool { return l.Path != "" }),
 			"listens on a Unix socket, and the kernel path is for addresses"},
 		{slices.ContainsFunc(s.Listen, func(l Listener) bool { return l.Addr.Addr().Zone() != "" }),

@@ -42,7 +42,7 @@ func TestOffKernelPath(t *testing.T) {
 		{"max_age", "9000", "max_age = \"1h\"", "has max_age"},
 		{"idle_timeout", "9000", "idle_timeout = \"1h\"", "has idle_timeout or"},
 		{"half_close_timeout", "9000", "half_close_timeout = \"5m\"", "has idle_timeout or"},
-		{"on_leave", "9000", "on_leave { critical = \"cut\" }", "has on_leave"},
+		{"on_leave", "9000", "on_leave { critical = \"cut\" }", ""},
 		{"a Unix socket", `[9000, "unix:///run/web.sock"]`, "", "listens on a Unix socket"},
 		{"a link", `"[fe80::1%lo]:9000"`, "", "listens on a link-local"},
 		{"socket_paths", "9000", "consul { socket_paths = [\"/run/*\"] }", "may have Unix sockets"},

@@ -13,9 +13,9 @@ type OnLeave struct {
 	Deregistered, Critical, Unmatched time.Duration
 }
 
-// grace returns how long connections may go on if why holds the possible reasons. The longest grace of these reasons
+// Grace returns how long connections may go on if why holds the possible reasons. The longest grace of these reasons
 // applies. If ends is false, there is no limit.
-func (o OnLeave) grace(why lb.Reasons) (grace time.Duration, ends bool) {
+func (o OnLeave) Grace(why lb.Reasons) (grace time.Duration, ends bool) {
 	for _, one := range []struct {
 		why   lb.Reasons
 		grace time.Duration
@@ -38,7 +38,7 @@ func (s *service) cutOff(m *lb.Member) (at time.Time, ends bool) {
 	if leave == nil {
 		return at, false
 	}
-	grace, ends := s.spec.Load().OnLeave.grace(leave.Why)
+	grace, ends := s.spec.Load().OnLeave.Grace(leave.Why)
 	return leave.At.Add(grace), ends
 }
 

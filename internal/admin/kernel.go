@@ -33,6 +33,7 @@ type KernelCounters struct {
 	Abandoned         int64 `json:"abandoned"`       // ended by the client before they were established
 	BytesUp           int64 `json:"bytes_up"`        // of connections that have ended
 	BytesDown         int64 `json:"bytes_down"`
+	EndedLeft         int64 `json:"ended_left"` // cut by on_leave
 }
 
 // path adds on which path the service is, and the counters of the kernel path. It must run after balanced.
@@ -44,6 +45,7 @@ func (s *Service) path(p Path) {
 		s.Counters.DialsFailed += c.DialsFailed
 		s.Counters.BytesUp += c.BytesUp
 		s.Counters.BytesDown += c.BytesDown
+		s.Counters.EndedLeft += c.EndedLeft
 		s.stats.DialsFailedBy[lb.Refused] += c.DialsRefused
 		s.stats.DialsFailedBy[lb.Unreachable] += c.DialsUnreachable + c.DialsTimedOut
 	}

@@ -22,6 +22,7 @@ type kernelPath interface {
 	Set(s kernel.Service) error
 	Remove(service string) error
 	Counters(service string) (kernel.Counters, []kernel.EndpointCounters)
+	Cut(service string, keys []uint64) (int, error)
 	Close() error
 }
 
@@ -52,6 +53,7 @@ type kernelKeeper struct {
 	told     map[string]bool            // reasons that were logged
 	looking  map[string]bool            // host names that are being looked up
 	past     map[string]kernel.Counters // of services that the kernel path had before, by name
+	cut      map[string]int64           // connections that were cut, by service
 	closed   bool
 }
 
@@ -71,7 +73,7 @@ func newKernelKeeper(d *Daemon) *kernelKeeper {
 		admit: d.admit, open: openKernelPath, start: d.runUntilEnd, wake: make(chan struct{}, 1),
 		listeners: func() []proxy.Listener { return d.proxier.Listeners() },
 		services:  map[string]*kernelService{}, off: map[string]string{}, told: map[string]bool{},
-		looking: map[string]bool{}, past: map[string]kernel.Counters{},
+		looking: map[string]bool{}, past: map[string]kernel.Counters{}, cut: map[string]int64{},
 	}
 	d.balancer.NotifyChoices(k.changed)
 	return k
@@ -91,6 +93,9 @@ func (k *kernelKeeper) prepare(cfg *config.Config) (step, error) {
 	case !wants:
 		return step{commit: func() { k.commit(cfg, nil, nil) }}, nil
 	case path != nil && cgroup == cfg.KernelPathCgroup:
+		if err := cutsNeeded(cfg, path); err != nil {
+			return step{}, err
+		}
 		return step{commit: func() { k.commit(cfg, path, nil) }}, nil
 	}
 	opened, err := k.open(kernel.Options{Cgroup: cfg.KernelPathCgroup, Logger: k.log, Events: k.event})
@@ -98,11 +103,41 @@ func (k *kernelKeeper) prepare(cfg *config.Config) (step, error) {
 		return step{}, fmt.Errorf("kernel_path: %w", err)
 	}
 	k.setOpened(opened)
-	return step{commit: func() { k.commit(cfg, opened, err) }, abort: func() {
+	s := step{commit: func() { k.commit(cfg, opened, err) }, abort: func() {
 		if former := k.setOpened(nil); former != nil {
 			k.ended(former.Close())
 		}
-	}}, nil
+	}}
+	if err == nil {
+		err = cutsNeeded(cfg, opened)
+	}
+	if err != nil && cfg.NeedsKernelPath() {
+		s.Abort()
+		return step{}, err
+	}
+	return s, nil
+}
+
+// cutsNeeded returns an error if a service of cfg must be on the kernel path and has on_leave, and path cannot cut
+// connections.
+func cutsNeeded(cfg *config.Config, path kernelPath) error {
+	cannot := cannotCut(path)
+	needs := slices.ContainsFunc(cfg.Services, func(s config.Service) bool {
+		return s.KernelPath == config.KernelPathOn && s.OnLeave != (config.OnLeave{})
+	})
+	if cannot == nil || !needs {
+		return nil
+	}
+	return fmt.Errorf("kernel_path: on_leave: %w", cannot)
+}
+
+// cannotCut returns why path cannot cut connections, or nil. A nil path cuts none.
+func cannotCut(path kernelPath) error {
+	if path == nil {
+		return nil
+	}
+	_, err := path.Cut("", nil)
+	return err
 }
 
 // setOpened stores the path that prepare has opened, and returns the one before.
@@ -128,7 +163,7 @@ func (k *kernelKeeper) commit(cfg *config.Config, path kernelPath, err error) {
 		return
 	}
 	former, before := k.path, k.services
-	next, off := kernelServices(cfg, listen, err)
+	next, off := kernelServices(cfg, listen, err, cannotCut(path))
 	k.asked, k.used = map[string]string{}, k.used || cfg.WantsKernelPath()
 	for i := range cfg.Services {
 		k.asked[cfg.Services[i].Name] = cfg.Services[i].KernelPath.String()
@@ -144,9 +179,10 @@ func (k *kernelKeeper) commit(cfg *config.Config, path kernelPath, err error) {
 	for name := range next {
 		k.feedLocked(name)
 	}
-	for name := range before {
+	for name, s := range before {
 		if former != path || next[name] == nil {
 			k.removeLocked(former, name)
+			s.release()
 		}
 	}
 	if former != nil && former != path {
@@ -159,9 +195,9 @@ func (k *kernelKeeper) commit(cfg *config.Config, path kernelPath, err error) {
 }
 
 // kernelServices returns the services of cfg that are on the kernel path, and for the others why they are not. err says
-// why this host has no kernel path; nil means that it has.
+// why this host has no kernel path, and cannotCut why that cannot cut connections. Nil means that all is there.
 func kernelServices(
-	cfg *config.Config, listen map[string][]netip.AddrPort, err error,
+	cfg *config.Config, listen map[string][]netip.AddrPort, err, cannotCut error,
 ) (on map[string]*kernelService, off map[string]string) {
 	on, off = map[string]*kernelService{}, cfg.OffKernelPath()
 	for i := range cfg.Services {
@@ -173,9 +209,11 @@ func kernelServices(
 			off[s.Name] = "the service " + off[s.Name]
 		case err != nil:
 			off[s.Name] = err.Error()
+		case cannotCut != nil && s.OnLeave != (config.OnLeave{}):
+			off[s.Name] = "the service has on_leave: " + cannotCut.Error()
 		default:
 			on[s.Name] = &kernelService{name: s.Name, listen: listen[s.Name], timeout: s.ConnectTimeout,
-				keys: map[string]uint64{}, ids: map[uint64]string{}}
+				onLeave: onLeaveOf(s.OnLeave), known: map[uint64]*lb.Member{}, keys: map[lb.MemberKey]uint64{}}
 		}
 	}
 	return on, off
@@ -213,8 +251,9 @@ func (k *kernelKeeper) close() {
 	if path == nil {
 		return
 	}
-	for name := range services {
+	for name, s := range services {
 		k.removeLocked(path, name)
+		s.release()
 	}
 	k.ended(path.Close())
 }

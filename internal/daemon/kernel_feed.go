@@ -28,6 +28,7 @@ type kernelService struct {
 	name    string
 	listen  []netip.AddrPort
 	timeout time.Duration
+	onLeave proxy.OnLeave
 
 	last kernel.Service // what the kernel path has; without a name: nothing
 	next time.Time      // when to feed it again; zero: when it changes; guarded by mu
@@ -36,10 +37,10 @@ type kernelService struct {
 	members map[uint64]kernelMember // by key; guarded by mu
 	problem string                  // why the kernel path has refused the service; guarded by mu
 
-	// keys holds the keys of endpoints by ID, and ids is its inverse. Both also have endpoints that have left, as long
-	// as the kernel path has counters of them. Both are guarded by mu.
-	keys map[string]uint64
-	ids  map[uint64]string
+	// known holds the endpoints of which the kernel path has counters, by key: the members, and others that have left.
+	// keys is its inverse. Both are guarded by mu.
+	known map[uint64]*lb.Member
+	keys  map[lb.MemberKey]uint64
 }
 
 // A kernelMember is an endpoint on the kernel path.
@@ -50,7 +51,7 @@ type kernelMember struct {
 
 // keep takes over what was known of s, which served the same name.
 func (s *kernelService) keep(was *kernelService) {
-	s.last, s.keys, s.members, s.ids = was.last, was.keys, was.members, was.ids
+	s.last, s.keys, s.members, s.known = was.last, was.keys, was.members, was.known
 }
 
 // feedLocked makes the kernel path have the endpoints of a service that a pick could return now.
@@ -80,13 +81,18 @@ func (k *kernelKeeper) feedLocked(name string) {
 		}
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	if problem != "" && s.problem == "" {
 		k.log.Error("not on the kernel path, lictor forwards the connections", "service", name, "reason", problem)
 	}
 	s.last, s.members, s.problem, s.next = next, members, problem, time.Time{}
+	k.mu.Unlock()
+	if left := k.settleLeft(s, path); left > 0 && (pause == 0 || left < pause) {
+		pause = left
+	}
 	if pause > 0 {
+		k.mu.Lock()
 		s.next = time.Now().Add(pause)
+		k.mu.Unlock()
 	}
 }
 
@@ -106,23 +112,25 @@ func (k *kernelKeeper) kernelServiceOf(
 		if !known || c.Member.Path != "" || addr.Addr().Zone() != "" {
 			continue
 		}
-		key := k.keyOf(s, c.Member.ID)
+		key := k.keyOf(s, c.Member)
 		next.Endpoints = append(next.Endpoints, kernel.Endpoint{Addr: addr, Weight: c.Weight, Key: key})
 		members[key] = kernelMember{c.Member, addr}
 	}
 	return next, members, named
 }
 
-// keyOf returns the key of an endpoint. An endpoint that comes back has the same one.
-func (k *kernelKeeper) keyOf(s *kernelService, id string) uint64 {
+// keyOf returns the key of an endpoint. An endpoint that comes back to the same address has the same one.
+func (k *kernelKeeper) keyOf(s *kernelService, m *lb.Member) uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	key, ok := s.keys[id]
+	key, ok := s.keys[m.Key()]
 	if !ok {
 		k.lastKey++
 		key = k.lastKey
-		s.keys[id], s.ids[key] = key, id
+		s.keys[m.Key()] = key
 	}
+	s.known[key] = m
+	m.Keep(true)
 	return key
 }
 

@@ -3,16 +3,20 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/kernel"
 	"github.com/lictor-proxy/lictor/internal/testnet"
 	"github.com/lictor-proxy/lictor/internal/testproc"
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // onKernelPath returns the text of a service "web" with two endpoints.
@@ -122,5 +126,39 @@ func TestNothingListensOnTheKernelPath(t *testing.T) {
 		_ = bashDial(t)
 		return s.proxier.Snapshot()[0].Refused > 0
 	})
+	s.stop()
+}
+
+// TestLeavingEndpointIsCutOnTheKernelPath checks that on_leave cuts the connection of a client on the kernel path, and
+// not a direct one to the same endpoint.
+func TestLeavingEndpointIsCutOnTheKernelPath(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	if err := kernel.Probe(""); err != nil {
+		testproc.Cannot(t, "the kernel path cannot be opened", err)
+	}
+	a := at(instance(t, "a"))
+	s := serveConfiguration(t, "consul {\n  address = \"127.0.0.1:1\"\n}\nservice \"web\" {\n"+
+		"  listen = \"127.0.0.1:9000\"\n  kernel_path = \"on\"\n  on_leave = \"cut\"\n}\n", nil)
+	s.balancer.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: []lb.Endpoint{a}}})
+	testproc.Await(t, "the endpoint on the kernel path", func() bool { return s.kernel.shown()["web"].Why == "" })
+	direct := reaches(t, a.Address(), "a")
+	said := &testproc.Log{}
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9000 && cat <&3")
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testproc.Await(t, "a client of the endpoint", func() bool { return strings.HasPrefix(said.String(), "a\n") })
+	s.balancer.OnUpdate([]lb.Endpoints{{Service: "web", Left: []lb.Departure{{Endpoint: a, Why: lb.Critical}}}})
+	if err := cmd.Wait(); err == nil || !strings.Contains(said.String(), "connection abort") {
+		t.Errorf("the client ended with %v: %s", err, said)
+	}
+	_ = direct.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := direct.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a direct connection ended with %v", err)
+	}
+	testproc.Await(t, "the count", func() bool { return s.kernel.shown()["web"].Counters.EndedLeft == 1 })
 	s.stop()
 }

@@ -47,18 +47,10 @@ func (k *kernelKeeper) shownLocked(s *kernelService) admin.Path {
 	if k.path != nil {
 		sum, each = k.path.Counters(s.name)
 	}
-	known := make(map[uint64]bool, len(each))
 	for _, e := range each {
-		known[e.Key] = true
-		if id, is := s.ids[e.Key]; is {
-			p.Active[id] += int64(e.Open)
-			p.Picks[id] += int64(e.Picks)
-		}
-	}
-	for key, id := range s.ids {
-		if _, is := s.members[key]; !is && !known[key] {
-			delete(s.ids, key) // the kernel path has forgotten it
-			delete(s.keys, id)
+		if m := s.known[e.Key]; m != nil {
+			p.Active[m.ID] += int64(e.Open)
+			p.Picks[m.ID] += int64(e.Picks)
 		}
 	}
 	p.Counters = k.countersLocked(s.name, sum)
@@ -76,6 +68,6 @@ func (k *kernelKeeper) countersLocked(name string, now kernel.Counters) *admin.K
 		Connections: int64(c.Connections), ConnectionsActive: int64(c.Open), Abandoned: int64(c.Abandoned),
 		DialsFailed: int64(c.Refused + c.Unreachable + c.TimedOut), DialsRefused: int64(c.Refused),
 		DialsUnreachable: int64(c.Unreachable), DialsTimedOut: int64(c.TimedOut),
-		BytesUp: int64(c.Sent), BytesDown: int64(c.Received),
+		BytesUp: int64(c.Sent), BytesDown: int64(c.Received), EndedLeft: k.cut[name],
 	}
 }

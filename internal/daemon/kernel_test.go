@@ -28,13 +28,20 @@ type noteKernel struct {
 	services map[string]kernel.Service
 	sets     [][]string      // the endpoints of each Set of a service "web"
 	counters kernel.Counters // of each service
+	cut      []uint64        // keys of endpoints whose connections were cut
 	closed   bool
+
+	cannotCut error // what Cut returns
+	left      []kernel.EndpointCounters
 }
 
 func (n *noteKernel) Set(s kernel.Service) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.refuses == nil {
+		for _, e := range n.services[s.Name].Endpoints { // their counters stay
+			n.left = append(n.left, kernel.EndpointCounters{Key: e.Key, Left: true})
+		}
 		n.services[s.Name] = s
 		if s.Name == "web" {
 			n.sets = append(n.sets, addressesOf(s))
@@ -61,7 +68,14 @@ func (n *noteKernel) Counters(service string) (kernel.Counters, []kernel.Endpoin
 	for _, e := range s.Endpoints {
 		each = append(each, kernel.EndpointCounters{Key: e.Key, Counters: kernel.Counters{Open: 1, Picks: 2}})
 	}
-	return n.counters, each
+	return n.counters, append(each, n.left...)
+}
+
+func (n *noteKernel) Cut(_ string, keys []uint64) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut = append(n.cut, keys...)
+	return len(keys), n.cannotCut
 }
 
 func (n *noteKernel) Close() error {
@@ -121,7 +135,7 @@ func keepKernel(t *testing.T) *keptKernel {
 		wake:      make(chan struct{}, 1),
 		listeners: func() []proxy.Listener { return []proxy.Listener{listenerOf("web"), listenerOf("db")} },
 		services:  map[string]*kernelService{}, off: map[string]string{}, told: map[string]bool{},
-		looking: map[string]bool{}, past: map[string]kernel.Counters{},
+		looking: map[string]bool{}, past: map[string]kernel.Counters{}, cut: map[string]int64{},
 	}}
 	x.open = func(kernel.Options) (kernelPath, error) {
 		if x.opens++; x.failed != nil {
@@ -336,4 +350,66 @@ func TestKernelPathHasAddressesOfNames(t *testing.T) {
 		t.Errorf("the endpoint has failed, though it has another address: %+v", s)
 	}
 	x.event(kernel.Event{Service: "db", Key: x.key("db", "db"), Kind: kernel.Recovered})
+}
+
+const pathWithCut = `
+service "web" {
+  listen      = 9000
+  kernel_path = "auto"
+  on_leave {
+    critical     = "cut"
+    deregistered = "20ms"
+  }
+}
+`
+
+// TestKernelPathCutsAsOnLeaveSays checks that connections to an endpoint that has left are cut at the right time, and
+// no others.
+func TestKernelPathCutsAsOnLeaveSays(t *testing.T) {
+	x := keepKernel(t)
+	x.balancer.NotifyGone(func(ms []*lb.Member) { x.changed(ms[0].Service()) })
+	a, b, c, d := at("127.0.0.1:1"), at("127.0.0.1:2"), at("127.0.0.1:3"), at("127.0.0.1:4")
+	x.update("web", a, b, c, d)
+	x.use(t, pathWithCut)
+	keys := map[string]uint64{}
+	for _, e := range []lb.Endpoint{a, b, c, d} {
+		keys[e.ID] = x.key("web", e.ID)
+	}
+	x.note.mu.Lock()
+	for _, e := range []lb.Endpoint{a, b, c} {
+		x.note.left = append(x.note.left, kernel.EndpointCounters{Key: keys[e.ID], Left: true,
+			Counters: kernel.Counters{Open: 1}})
+	}
+	x.note.mu.Unlock()
+	x.update("web", d) // why is known later, and not for c
+	x.await(t, "web", d.Addr.String())
+	x.balancer.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: []lb.Endpoint{d}, Left: []lb.Departure{
+		{Endpoint: a, Why: lb.Critical}, {Endpoint: b, Why: lb.Deregistered}}}})
+	cut := func() []uint64 {
+		x.note.mu.Lock()
+		defer x.note.mu.Unlock()
+		return slices.Compact(slices.Sorted(slices.Values(x.note.cut)))
+	}
+	testproc.Await(t, "the end of two endpoints", func() bool { return len(cut()) == 2 })
+	if got, want := cut(), []uint64{keys[a.ID], keys[b.ID]}; !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		t.Errorf("cut the endpoints %v, want %v", got, want)
+	}
+	testproc.Await(t, "the count", func() bool { return x.shown()["web"].Counters.EndedLeft >= 2 })
+}
+
+// TestKernelPathThatCannotCut checks that a service with on_leave is not on a path that cannot cut.
+func TestKernelPathThatCannotCut(t *testing.T) {
+	x := keepKernel(t)
+	x.open = func(kernel.Options) (kernelPath, error) {
+		x.note = &noteKernel{services: map[string]kernel.Service{}, cannotCut: errors.New("CAP_PERFMON is missing")}
+		return x.note, nil
+	}
+	x.use(t, pathWithCut)
+	if p := x.shown()["web"]; p.Kernel || !strings.Contains(p.Why, "on_leave: CAP_PERFMON is missing") {
+		t.Errorf("got %+v", p)
+	}
+	_, err := x.prepare(mustParse(t, strings.Replace(pathWithCut, "auto", "on", 1)))
+	if err == nil || !strings.Contains(err.Error(), "CAP_PERFMON is missing") {
+		t.Errorf("with on: %v", err)
+	}
 }

@@ -18,7 +18,7 @@ import (
 func KernelPaths(cfg *config.Config) []string { return kernelPaths(cfg, nil) }
 
 func kernelPaths(cfg *config.Config, host error) (lines []string) {
-	on, off := kernelServices(cfg, nil, host)
+	on, off := kernelServices(cfg, nil, host, nil)
 	by := map[string][]string{} // services, by reason
 	for i := range cfg.Services {
 		if s := &cfg.Services[i]; s.KernelPath != config.KernelPathOff && off[s.Name] != "" {
@@ -41,7 +41,7 @@ func kernelPaths(cfg *config.Config, host error) (lines []string) {
 // LookAtKernelPath returns what KernelPaths does, with what this host allows, and the problems of this host. Nothing
 // stays attached.
 func LookAtKernelPath(cfg *config.Config) (lines []string, problems hcl.Diagnostics) {
-	if on, _ := kernelServices(cfg, nil, nil); len(on) == 0 {
+	if on, _ := kernelServices(cfg, nil, nil, nil); len(on) == 0 {
 		return KernelPaths(cfg), nil
 	}
 	err := kernel.Probe(cfg.KernelPathCgroup)

@@ -191,7 +191,7 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	d.log.Info("starting", "version", d.o.Version, "processors", loops, "descriptors", limit)
 	_, forTraffic := shareDescriptors(limit)
 	options := proxy.Options{
-		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Resolver: d.resolver,
+		LoadBalancer: goneTee{d.balancer, d.kernel}, Logger: d.log, MaxDescriptors: forTraffic, Resolver: d.resolver,
 		Engine: engineOf(cfg.Engine), Loops: loops,
 		Admit: d.admit, Inherited: d.o.Predecessor.Sockets(), Hold: d.o.Predecessor != nil,
 	}
