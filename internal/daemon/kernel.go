@@ -23,6 +23,7 @@ type kernelPath interface {
 	Remove(service string) error
 	Counters(service string) (kernel.Counters, []kernel.EndpointCounters)
 	Cut(service string, keys []uint64) (int, error)
+	Yield() error
 	Close() error
 }
 
@@ -234,6 +235,18 @@ func (k *kernelKeeper) tell(cfg *config.Config) {
 		k.told[why] = true
 		k.log.Warn("not on the kernel path, lictor forwards the connections", "services", endpoints.SomeOf(names),
 			"reason", why)
+	}
+}
+
+// yield leaves new clients to the successor. The connections of this process are still counted, and cut.
+func (k *kernelKeeper) yield() {
+	k.feeding.Lock()
+	defer k.feeding.Unlock()
+	k.mu.Lock()
+	path := k.path
+	k.mu.Unlock()
+	if path != nil {
+		k.ended(path.Yield())
 	}
 }
 

@@ -30,6 +30,7 @@ type noteKernel struct {
 	counters kernel.Counters // of each service
 	cut      []uint64        // keys of endpoints whose connections were cut
 	closed   bool
+	yielded  bool
 
 	cannotCut error // what Cut returns
 	left      []kernel.EndpointCounters
@@ -76,6 +77,13 @@ func (n *noteKernel) Cut(_ string, keys []uint64) (int, error) {
 	defer n.mu.Unlock()
 	n.cut = append(n.cut, keys...)
 	return len(keys), n.cannotCut
+}
+
+func (n *noteKernel) Yield() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.yielded = true
+	return nil
 }
 
 func (n *noteKernel) Close() error {
@@ -281,6 +289,9 @@ func TestKernelPathComesAndGoes(t *testing.T) {
 		t.Error("not closed, though no service asks for it")
 	}
 	x.use(t, pathOfOne)
+	if x.yield(); !x.note.yielded || x.note.closed || len(x.note.services) != 1 {
+		t.Error("not left to the successor, or closed with it")
+	}
 	x.close()
 	if x.close(); !x.note.closed || len(x.note.services) > 0 {
 		t.Error("not closed at the end")

@@ -131,7 +131,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 // letGo releases everything that s has taken over. letGo cannot fail. At worst s does not receive the last message, and
 // logs that.
 func (d *Daemon) letGo(s *upgrade.Successor) {
-	d.kernel.close() // the successor's has served new clients since it was opened, behind this one
+	d.kernel.yield() // the successor's is open already, behind this one
 	d.proxier.Release()
 	if s.TookAdmin() {
 		d.admin.Release(d.admin.listener)
