@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lictor-proxy/lictor/internal/testcgroup"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -45,7 +43,7 @@ func newBench(o *options) (*bench, error) {
 	b := &bench{options: o, instances: map[place]*instance{}, began: time.Now()}
 	for _, t := range all {
 		if t.kernel && t.why == "" && o.targets.MatchString(t.name) {
-			if o.cgroup, err = testcgroup.New(); err != nil {
+			if o.groups, err = newGroups(); err != nil {
 				t.why = err.Error()
 			}
 		}
@@ -69,8 +67,13 @@ func newBench(o *options) (*bench, error) {
 	if b.guard, err = startGuard(); err != nil {
 		return nil, err
 	}
-	if o.cgroup != nil {
-		b.guard.addCgroup(o.cgroup.Name)
+	if o.groups != nil {
+		b.guard.addCgroup(o.groups.kernel.Name)
+		b.guard.addCgroup(o.groups.rest.Name)
+		if err := o.groups.enter(); err != nil {
+			b.guard.stop()
+			return nil, err
+		}
 	}
 	if b.authority, err = newAuthority(b.guard.dir); err != nil {
 		b.guard.stop()
@@ -104,24 +107,20 @@ func (b *bench) close() {
 	}
 	b.backends.stop()
 	b.mesh.stop()
-	if b.options.cgroup != nil {
-		if err := b.options.cgroup.Remove(); err != nil {
+	if b.options.groups != nil {
+		if err := b.options.groups.remove(); err != nil {
 			b.say("%v", err)
 		}
 	}
 	b.guard.stop()
 }
 
-// as makes f a client of a target: of a kernel path in its control group, and of anything else outside of it.
+// as makes f a client of a target.
 func (b *bench) as(t *target, f func() (sample, error)) (sample, error) {
-	if !t.kernel {
-		return f()
+	if t.kernel {
+		return b.options.groups.as(f)
 	}
-	if err := b.options.cgroup.Enter(); err != nil {
-		return nil, err
-	}
-	s, err := f()
-	return s, errors.Join(err, b.options.cgroup.Leave())
+	return f()
 }
 
 // say prints the progress to stderr.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,7 +17,7 @@ import (
 
 // A guard is a process that cleans up after this one. Direct children of this process die with it, but their children
 // (such as nginx's workers) do not. When the pipe to the guard closes, the guard kills the process groups that it knows
-// and removes the folder of their files, and a control group.
+// and removes the folder of their files, and control groups.
 type guard struct {
 	dir  string // folder for files
 	cmd  *exec.Cmd
@@ -59,11 +60,11 @@ func (g *guard) stop() {
 func serveGuard(in io.Reader, dir string) error {
 	defer discard(dir)
 	groups := map[int]bool{}
-	cgroup := ""
+	var cgroups []string
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		if filepath.IsAbs(lines.Text()) {
-			cgroup = lines.Text()
+			cgroups = append(cgroups, lines.Text())
 			continue
 		}
 		group, err := strconv.Atoi(strings.TrimSpace(lines.Text()))
@@ -79,8 +80,9 @@ func serveGuard(in io.Reader, dir string) error {
 	for group := range groups {
 		_ = syscall.Kill(-group, syscall.SIGKILL) // the group has usually ended already
 	}
-	if cgroup != "" {
-		return testcgroup.Remove(cgroup)
+	var err error
+	for _, name := range cgroups {
+		err = errors.Join(err, testcgroup.Remove(name))
 	}
-	return nil
+	return err
 }

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/lictor-proxy/lictor/internal/testcgroup"
 )
 
 // options are the command's flags, and the state of the run.
@@ -28,9 +26,9 @@ type options struct {
 	json, svg     string
 	perf          string
 
-	cgroup  *testcgroup.Group // of the clients of a kernel path; nil: no target has one
-	missing []string          // targets that are not available, with the reasons
-	current string            // name of the load that is being measured
+	groups  *groups  // nil: no target has a kernel path
+	missing []string // targets that are not available, with the reasons
+	current string   // name of the load that is being measured
 }
 
 // A list is a flag that may be repeated.

@@ -91,8 +91,8 @@ func targets(o *options) ([]*target, error) {
 		{name: lictorTarget, command: run},
 		{name: kernelTarget, plain: true, kernel: true, command: run, adapt: func(p *plan) {
 			p.KernelPath = cmp.Or(p.KernelPath, "on")
-			if o.cgroup != nil {
-				p.Cgroup = o.cgroup.Name
+			if o.groups != nil {
+				p.Cgroup = o.groups.kernel.Name
 			}
 		}},
 		{name: "lictor-portable", command: run, adapt: func(p *plan) { p.Portable = true }},
