@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/proxyproto"
 	"github.com/lictor-proxy/lictor/internal/testcert"
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -355,5 +356,36 @@ func TestEachIdentityHasSoManyConnections(t *testing.T) {
 		wantEnd(t, first)
 		h.Close()
 		h.wantNoClients()
+	})
+}
+
+// An endpoint gets the identity of a client that has one in its PROXY header.
+func TestIdentityInTheProxyHeader(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		m, got := newMesh(t), make(chan string, 1)
+		a := m.accept(0)
+		a.Plain = true
+		at := h.serve(Service{AcceptTLS: a, SendProxy: proxyproto.V2}, tcpServer(t, func(c testConn) {
+			header, err := parseHeader(c)
+			if err != nil {
+				t.Error(err)
+			}
+			id := "none"
+			for typ, value := range header.TLVs.All() {
+				if typ == proxyproto.Identity {
+					id = string(value)
+				}
+			}
+			got <- id
+			echo(c)
+		}))
+		m.dial(at, "web")
+		if id := <-got; id != meshID("web") {
+			t.Errorf("the endpoint got the identity %q", id)
+		}
+		exchange(t, dialTCP(t, at), "in plain text")
+		if id := <-got; id != "none" {
+			t.Errorf("for a client in plain text, the endpoint got the identity %q", id)
+		}
 	})
 }
