@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A ClientKey says whose connections or sessions are counted: those of an address, for Service.MaxPerClient, or those of
-// an identity, for Service.MaxPerIdentity. One of the fields is zero.
+// A ClientKey says whose connections or sessions are counted: those of an address, for Service.MaxPerClient, or those
+// of an identity, for Service.MaxPerIdentity. One of the fields is zero.
 type ClientKey struct {
 	Addr     netip.Addr // see lb.ClientOf
 	Identity string     // see TLSPeer.Identity

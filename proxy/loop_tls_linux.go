@@ -19,7 +19,7 @@ import (
 type pairTLS struct {
 	ends   [2]*tlsEnd // by side; nil if that end is bare or given up
 	cause  error      // error of TLS that ended the pair; nil if none did
-	shown  *TLSPeer   // what the client's end has shown; set if that end is given up or refused, and a log wants to know
+	shown  *TLSPeer   // what the client has shown; set if its end is refused, or is given up and a log wants to know
 	denies bool       // EndpointTLS.Denies of the endpoint's end
 	inside bool       // EndpointTLS.HeaderInside of the endpoint's end
 

@@ -223,8 +223,8 @@ func (p *portablePair) because(why endReason, cause error) {
 	}
 }
 
-// cut ends the pair at once, by RST. Bytes that are still on their way are lost. cause is the error that belongs to why,
-// or nil.
+// cut ends the pair at once, by RST. Bytes that are still on their way are lost. cause is the error that belongs to
+// why, or nil.
 func (p *portablePair) cut(why endReason, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -117,10 +117,10 @@ type Service struct {
 	// negative, there is no limit.
 	MaxPerClient int
 
-	// MaxPerIdentity limits the TCP connections of each identity that clients have proved in their TLS handshake, see
-	// TLSPeer.Identity. At the limit, a further connection gets a reset after its handshake. Clients without an identity
-	// have no such limit, and connections that began while there was no limit do not count. If MaxPerIdentity is zero or
-	// negative, there is no limit.
+	// MaxPerIdentity limits the TCP connections of each identity that clients have proved in their TLS handshake. See
+	// TLSPeer.Identity. At the limit, a further connection gets a reset after its handshake. Clients without an
+	// identity have no such limit. Connections that began while there was no limit do not count. If MaxPerIdentity is
+	// zero or negative, there is no limit.
 	MaxPerIdentity int
 
 	// Allow and Deny say which clients may come, by address. If Allow is empty, all clients may come that are not in
@@ -185,7 +185,8 @@ func (s *Service) equal(o *Service) bool {
 		slices.Equal(s.Sockets, o.Sockets) && slices.Equal(s.SNI, o.SNI) &&
 		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
-		s.MaxPerClient == o.MaxPerClient && s.MaxPerIdentity == o.MaxPerIdentity && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&
+		s.MaxPerClient == o.MaxPerClient && s.MaxPerIdentity == o.MaxPerIdentity &&
+		slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Deny, o.Deny) &&
 		s.AcceptProxy.equal(o.AcceptProxy) && s.SendProxy == o.SendProxy && s.SendProxyFirst == o.SendProxyFirst &&
 		s.Transparent == o.Transparent && s.AcceptTLS.equal(o.AcceptTLS) && s.EndpointTLS.equal(o.EndpointTLS) &&
 		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge &&

@@ -19,7 +19,7 @@ func (p *TLSPeer) VersionNumber() string {
 // maxIdentity is how long a SPIFFE ID may be, in bytes (SPIFFE-ID, section 2.4).
 const maxIdentity = 2048
 
-// Identity returns the SPIFFE ID in the client's certificate, such as "spiffe://example.test/ns/default/dc/dc1/svc/web".
+// Identity returns the SPIFFE ID in the client's certificate, such as "spiffe://a.test/ns/default/dc/dc1/svc/web".
 // Identity is empty if there is no certificate, or if its URIs are not exactly one SPIFFE ID (X509-SVID, section 2).
 func (p *TLSPeer) Identity() string {
 	if p.Certificate == nil || len(p.Certificate.URIs) != 1 {

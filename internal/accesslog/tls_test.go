@@ -27,7 +27,8 @@ func TestAccessLinesOfTLS(t *testing.T) {
 				`"client_names":["app.test","10.0.0.1"],"endpoint"`},
 		{proxy.TLSPeer{Version: tls.VersionTLS13, Certificate: web},
 			` tls=1.3 client_subject="CN=x" client_names=spiffe://test/web client_identity=spiffe://test/web` + "\n",
-			`,"client_subject":"CN=x","client_names":["spiffe://test/web"],"client_identity":"spiffe://test/web","endpoint"`},
+			`,"client_subject":"CN=x","client_names":["spiffe://test/web"],` +
+				`"client_identity":"spiffe://test/web","endpoint"`},
 		{proxy.TLSPeer{Version: tls.VersionTLS13, ServerName: "a\nb c"}, ` tls=1.3 sni="a\nb c"` + "\n",
 			`"tls":"1.3","sni":"a\nb c","endpoint"`},
 	} {

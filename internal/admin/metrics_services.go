@@ -33,7 +33,7 @@ func (e *exposition) service(s *Service) {
 	} else {
 		e.counter("lictor_connections_total", "TCP connections accepted.", c.Connections, "service", s.Name)
 		e.gauge("lictor_connections_active", "TCP connections now.", float64(c.ConnectionsActive), "service", s.Name)
-		const ended = "TCP connections ended by on_leave because their instance had left, by max_age, or by an intention."
+		const ended = "TCP connections ended by on_leave because their instance had left, by max_age, or by intentions."
 		e.counter("lictor_connections_ended_total", ended, c.EndedLeft, "service", s.Name, "cause", "endpoint_left")
 		e.counter("lictor_connections_ended_total", ended, c.EndedAged, "service", s.Name, "cause", "max_age")
 		e.counter("lictor_connections_ended_total", ended, c.EndedIntention, "service", s.Name, "cause", "intention")

@@ -166,8 +166,9 @@ func TestEachRefusalIsAReason(t *testing.T) {
 		s := Service{Set: SetFresh, Endpoints: endpointsLike("in/healthy"),
 			RefusedRateBy: map[string]float64{refusal.String(): 1}}
 		s.judge(&Balanced{})
-		own := slices.Contains([]proxy.Refusal{proxy.RefusedPerClient, proxy.RefusedPerIdentity, proxy.RefusedNotAllowed,
-			proxy.RefusedProxyHeader, proxy.RefusedHandshake, proxy.RefusedNoRoute, proxy.RefusedIntention}, refusal)
+		own := slices.Contains([]proxy.Refusal{proxy.RefusedPerClient, proxy.RefusedPerIdentity,
+			proxy.RefusedNotAllowed, proxy.RefusedProxyHeader, proxy.RefusedHandshake, proxy.RefusedNoRoute,
+			proxy.RefusedIntention}, refusal)
 		if refusing := s.State == StateRefusing; refusing == own {
 			t.Errorf("%v: got %s because of %+v", refusal, s.State, s.Reasons)
 		}
