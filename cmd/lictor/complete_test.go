@@ -62,7 +62,7 @@ func TestCompletionOfALine(t *testing.T) {
 		{"lictor version -", "", "-help -json"},
 		{"lictor version ", "", ""},
 		{"lictor version\t--", "", ""},
-		{"lictor mesh ", "", "status"},
+		{"lictor mesh ", "", "explain status"},
 		{"lictor mesh status web ", "", ""},
 		{"lictor completion ", "", "bash zsh fish"},
 		{"lictor run -log-level ", "", strings.Join(config.LogLevels(), " ")},

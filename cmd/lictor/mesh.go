@@ -37,7 +37,7 @@ func (c *meshCommand) AutocompleteArgs() predictor {
 		case err != nil || len(rest) > 1:
 			return nil
 		case len(rest) == 0:
-			return []string{"status"}
+			return []string{"explain", "status"}
 		}
 		return within(completionTime, func(ctx context.Context) (names []string) {
 			client, _, err := c.connect(ctx)
@@ -58,6 +58,7 @@ func (c *meshCommand) AutocompleteArgs() predictor {
 
 func (c *meshCommand) Help() string {
 	return `Usage: lictor mesh status [options] [IDENTITY]
+       lictor mesh explain [options] SOURCE DESTINATION
 
   Shows what the running lictor has of Consul's service mesh: the trust domain
   and its authorities, and for each identity the SPIFFE ID, how long its
@@ -68,6 +69,15 @@ func (c *meshCommand) Help() string {
   one stays in use), expiring (Consul should have renewed it by now), WAITING
   (there is no certificate yet) or EXPIRED. Services with an identity that is
   waiting or expired refuse clients.
+
+  Services of this host that are served to the mesh follow: where, how many
+  connections they have, how many clients intentions have denied, and what is
+  wrong, if anything.
+
+  With explain, says whether the service SOURCE may use DESTINATION in the mesh,
+  which intention decides, how the certificates of both are, and through which
+  service and endpoints of this host the way leads. "SOURCE -> DESTINATION" is
+  accepted too. The exit code is 4 if it may not, and 1 if it is not known.
 
   If the terminal or $COLUMNS is too narrow, columns are left out, long names
   are shortened, and a long NOTE is on a line of its own.
@@ -90,6 +100,7 @@ Examples:
 
     $ lictor mesh status
     $ lictor mesh status web
+    $ lictor mesh explain web billing
     $ lictor mesh status -json | jq -r '.identities[] | .name + " " + .expires'
 `
 }
@@ -100,8 +111,15 @@ func (c *meshCommand) Run(args []string) int {
 	case err != nil:
 	case len(rest) == 0:
 		err = errors.New(`write "lictor mesh status"`)
+	case rest[0] == "explain":
+		if len(rest) == 4 && rest[2] == "->" {
+			rest = []string{rest[0], rest[1], rest[3]}
+		}
+		if len(rest) != 3 {
+			err = errors.New(`write "lictor mesh explain SOURCE DESTINATION"`)
+		}
 	case rest[0] != "status":
-		err = fmt.Errorf("there is no command %q of mesh%s", rest[0], suggestion(rest[0], []string{"status"}))
+		err = fmt.Errorf("there is no command %q of mesh%s", rest[0], suggestion(rest[0], []string{"status", "explain"}))
 	case len(rest) > 2:
 		err = fmt.Errorf("unexpected argument %q", rest[2])
 	}
@@ -115,6 +133,9 @@ func (c *meshCommand) Run(args []string) int {
 		return c.fail(err)
 	}
 	defer client.Close()
+	if rest[0] == "explain" {
+		return c.explain(ctx, client, rest[1], rest[2])
+	}
 	var m admin.MeshAnswer
 	if err := client.Get(ctx, "/v1/mesh", &m); err != nil {
 		return c.fail(err)
@@ -198,7 +219,10 @@ func writeMesh(w io.Writer, m *admin.MeshAnswer) error {
 		all.add(visible.Text(one.Name), visible.Text(identityState(one)), left, visible.Text(id),
 			visible.Text(strings.Join(one.Services, ",")), visible.Text(one.Error))
 	}
-	return all.write(w)
+	if err := all.write(w); err != nil {
+		return err
+	}
+	return writeExposed(w, m.Exposed)
 }
 
 // validity says how long something is still valid, or since when it is not.

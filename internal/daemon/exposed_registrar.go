@@ -176,7 +176,7 @@ func (e *exposures) conclude(failed string, f func(*sidecar.Registrar, context.C
 	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
 	defer cancel()
 	if err := f(r.Registrar, ctx); err != nil {
-		e.d.log.Warn("exposed services: "+failed, "error", err)
+		e.d.log.Debug("exposed services: "+failed, "error", err)
 	}
 }
 
