@@ -5,6 +5,8 @@
 //     the endpoints.
 //   - clients has the rules (config.rbac.v3.RBAC) that say which clients Envoy serves; null if there are none.
 //
+// For example:
+//
 //	envoy 127.0.0.1:8502 web-sidecar-proxy [TOKEN]
 package main
 
