@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -30,9 +31,16 @@ func TestMeshServesItsPeers(t *testing.T) {
 			t.Errorf("%s is at %s, for %q, want %s", id, got, s.Service.Proxy.DestinationServiceID, at)
 		}
 	}
-	client := mustDialMesh(t, at, c.as(t, "web", "billing"))
-	must(t, client.echo("hello"))
-	l.awaitAnswer(t, "mesh status", 0, "billing", at.String(), "/svc/web")
+	web := c.as(t, "web", "billing")
+	web.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	for _, resumed := range []bool{false, true} {
+		client := mustDialMesh(t, at, web)
+		must(t, client.echo("hello"))
+		if got := client.ConnectionState().DidResume; got != resumed {
+			t.Errorf("a session was resumed: %v, want %v", got, resumed)
+		}
+	}
+	l.awaitAnswer(t, "mesh status -json", 0, `"listen": "`+at.String()+`"`, `"identity": "`, "/svc/web")
 
 	awaitRotation(t, c.startUpstream(t, "api", "billing"), "a")
 	if got, err := c.askNative(t, "native", "billing"); got != "a" {
@@ -128,8 +136,12 @@ func TestMeshPermissiveServesPlainText(t *testing.T) {
 	web, api := c.as(t, "web", "billing"), c.as(t, "api", "billing")
 	awaitServed(t, at, web, "a")
 	eventually(t, "plain text is served", func() error { return askPlain(t, at) })
+	open, err := net.Dial("tcp", at.String())
+	must(t, err)
+	defer open.Close()
+	must(t, speakPlain(open))
 	l.awaitLog(t, 0, complaint("permissive"))
-	l.awaitAnswer(t, "mesh status", 0, "permissive")
+	l.awaitAnswer(t, "mesh status -json", 0, `"permissive": true`)
 
 	c.configure(t, intentionsOf("billing", denies("web")))
 	awaitRefused(t, at, web)
@@ -146,25 +158,35 @@ func TestMeshPermissiveServesPlainText(t *testing.T) {
 		return nil
 	})
 	awaitServed(t, at, api, "a")
+	if _, err := io.WriteString(open, "still there?\n"); err != nil {
+		t.Errorf("a connection in plain text that was open: %v", err)
+	}
+	if got, err := bufio.NewReader(open).ReadString('\n'); got != "still there?\n" {
+		t.Errorf("a connection in plain text that was open: got %q, %v", got, err)
+	}
 }
 
-// askPlain speaks first, without TLS, and returns an error unless the instance answers.
+// askPlain connects without TLS, and returns an error unless the instance answers.
 func askPlain(t testing.TB, at netip.AddrPort) error {
+	t.Helper()
 	conn, err := net.Dial("tcp", at.String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if _, err = io.WriteString(conn, "hello\n"); err != nil {
+	return speakPlain(conn)
+}
+
+// speakPlain speaks first, and returns an error unless the instance greets and answers.
+func speakPlain(conn net.Conn) error {
+	if _, err := io.WriteString(conn, "hello\n"); err != nil {
 		return err
 	}
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	got := make([]byte, len("a\nhello\n"))
-	if n, err := io.ReadFull(conn, got); err != nil {
-		return fmt.Errorf("got %q: %w", got[:n], err)
-	}
-	if string(got) != "a\nhello\n" {
-		return fmt.Errorf("got %q", got)
+	const want = "a\nhello\n"
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+		return fmt.Errorf("got %q, %w", got[:n], err)
 	}
 	return nil
 }

@@ -29,7 +29,9 @@ func TestMeshGuide(t *testing.T) {
 	}
 	g := newGuide(t)
 	text := readFile(t, "../docs/mesh.md")
-	for _, port := range []string{"8080", "21000", "9100"} {
+	block, _ := meshAt(t, 1)
+	text = strings.ReplaceAll(text, `mesh { bind = "127.0.0.1" }`, block)
+	for _, port := range []string{"8080", "8081", "21000", "9100", "9102"} {
 		text = strings.ReplaceAll(text, port, fmt.Sprint(freePort(t).Port()))
 	}
 	steps := guideFence.FindAllStringSubmatch(text, -1)

@@ -6,8 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -140,25 +143,60 @@ func TestMeshRegistersAgain(t *testing.T) {
 	}
 }
 
-// An instance that already has a sidecar keeps it, and Lictor says that it does not serve it.
-func TestMeshDoesNotFightASidecar(t *testing.T) {
+// A service moves from its sidecar to Lictor and back as docs/migrating-mesh.md says. Whichever order, the instance is
+// in the mesh once: Lictor does not fight another sidecar.
+func TestMeshMigratesASidecar(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.startSidecar(t, "billing", startEcho(t, "a"))
+	sidecar, _, err := c.api.Agent().Service("billing-a-sidecar", nil)
+	must(t, err)
 	block, _ := meshAt(t, 1)
-	l := runLictor(t, consulBlock(c)+block+expose("billing"))
-	l.awaitLog(t, 0, complaint("billing-a-sidecar"))
-	l.awaitAnswer(t, "mesh status", 0, "billing-a-sidecar")
-	c.awaitSidecars(t, "billing", 1)
-	c.deregister(t, "billing-a-sidecar")
-	eventually(t, "Lictor takes over", func() error {
-		all, err := c.sidecars("billing")
-		if err == nil && (len(all) != 1 || all["billing-a-sidecar"] != nil) {
-			err = fmt.Errorf("%d instances", len(all))
-		}
-		return err
-	})
+	base := consulBlock(c) + block + meshService("billing")
+	l := runLictor(t, base+expose("billing"))
+	in := func(id string) {
+		t.Helper()
+		eventually(t, id+" is the only instance in the mesh", func() error {
+			all, err := c.sidecars("billing")
+			if err == nil && (len(all) != 1 || all[id] == nil) {
+				err = fmt.Errorf("got %v", slices.Collect(maps.Keys(all)))
+			}
+			return err
+		})
+		awaitRotation(t, l.addr(t, "billing"), "a")
+	}
+	register := func() {
+		t.Helper()
+		must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{Kind: sidecar.Kind, ID: sidecar.ID,
+			Name: sidecar.Service, Address: sidecar.Address, Port: sidecar.Port, Proxy: sidecar.Proxy}))
+	}
+	const own = "billing-a-lictor-proxy"
+	l.awaitAnswer(t, "mesh status -json", 0, sidecar.ID) // it says who serves the instance
+	in(sidecar.ID)
+	c.command(t, "services", "deregister", "-id", sidecar.ID)
+	in(own)
+
+	l.mustReload(t, base)
+	c.awaitSidecars(t, "billing", 0)
+	register()
+	in(sidecar.ID)
+
+	c.command(t, "services", "deregister", "-id", sidecar.ID)
+	l.mustReload(t, base+expose("billing"))
+	in(own)
+	register()
+	in(sidecar.ID)
+}
+
+// command runs a command of Consul.
+func (c *consul) command(t testing.TB, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), consulBinary, args...)
+	cmd.Env = append(environment(), "CONSUL_HTTP_ADDR="+c.HTTP, "CONSUL_HTTP_TOKEN="+c.Token)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("consul %v: %v\n%s", args, err, out)
+	}
 }
 
 // An instance that is the admin API of Lictor is not exposed.
@@ -171,7 +209,7 @@ func TestMeshDoesNotExposeTheAdminAPI(t *testing.T) {
 	block, _ := meshAt(t, 1)
 	l := runLictor(t, consulBlock(c)+block+fmt.Sprintf("admin { listen = %q }\n", admin)+expose("billing"))
 	eventually(t, "the status says why", func() error {
-		if _, out := l.ask(t, "mesh", "status", "-admin", admin.String()); !strings.Contains(out, "admin API") {
+		if _, out := l.ask(t, "mesh", "status", "-json", "-admin", admin.String()); !strings.Contains(out, "admin API") {
 			return errors.New(out)
 		}
 		return nil
@@ -191,7 +229,7 @@ func TestMeshNeedsTheRightToExpose(t *testing.T) {
 	policy, token := c.tokenFor(t, few)
 	block, at := meshAt(t, 1)
 	l := runLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token = %q\n}\n", c.HTTP, token)+block+expose("billing"))
-	l.awaitAnswer(t, "mesh status -json", 0, "Permission denied")
+	l.awaitAnswer(t, "mesh status -json", 4, "Permission denied")
 	c.awaitSidecars(t, "billing", 0)
 	rights := func(rules string) {
 		t.Helper()
