@@ -169,8 +169,8 @@ func (l *loader) mesh(root *block) {
 func (l *loader) exposedName(name string, at *hcl.Range) {
 	switch {
 	case name == "" || isDots(name) || !isMeshName(name):
-		l.problem(at, "Bad service name", "The name of an expose block is that of a service in Consul. It has letters, "+
-			"digits, hyphens, underscores and dots only. Write a name such as \"web\".")
+		l.problem(at, "Bad service name", "The name of an expose block is that of a service in Consul. It has "+
+			"letters, digits, hyphens, underscores and dots only. Write a name such as \"web\".")
 	case len(name) > maxNameLength:
 		l.problem(at, "Bad service name", "The name is too long. A name has at most %d characters.", maxNameLength)
 	}
@@ -245,8 +245,8 @@ func (l *loader) inRange(m *MeshServer) {
 		}
 		whole := &claim{addr: netip.AddrPortFrom(m.Bind, uint16(port)), protocol: TCP}
 		if c := claims.collision(whole); c != nil {
-			l.problem(c.at.Ptr(), "Port of the mesh", "%s is in the range of ports for exposed services, \"%s\" at %s. "+
-				"Choose a port outside of it, or other ports in the mesh block.", c.addr, m.Ports, m.Bind)
+			l.problem(c.at.Ptr(), "Port of the mesh", "%s is in the range of ports for exposed services, \"%s\" at "+
+				"%s. Choose a port outside of it, or other ports in the mesh block.", c.addr, m.Ports, m.Bind)
 		}
 	}
 }
@@ -318,8 +318,8 @@ func (b *block) identities() []string {
 		b.l.problem(b.rangeOf("allow_identities"), "Empty list", "allow_identities: write at least one identity, such "+
 			"as [\"web\"]. To let intentions alone decide, leave allow_identities out.")
 	case len(all) > maxIdentities:
-		b.l.problem(b.rangeOf("allow_identities"), "Too many identities", "allow_identities: %d are too many. Write at "+
-			"most %d, or intentions in Consul.", len(all), maxIdentities)
+		b.l.problem(b.rangeOf("allow_identities"), "Too many identities", "allow_identities: %d are too many. Write "+
+			"at most %d, or intentions in Consul.", len(all), maxIdentities)
 	}
 	for _, one := range all {
 		if !isMeshName(one) && !isServiceID(one) {

@@ -32,7 +32,8 @@ func TestExposeDefaults(t *testing.T) {
 
 // A service of the configuration and an exposed one may have the same name in Consul. Their order is that of the names.
 func TestExposeBesideServices(t *testing.T) {
-	cfg := configured(t, "mesh {\nbind = \"::ffff:10.0.0.5\"\nports = \"300 - 300\"\n}\nexpose \"web\" { local = 8080 }\n"+
+	cfg := configured(t, "mesh {\nbind = \"::ffff:10.0.0.5\"\nports = \"300 - 300\"\n}\n"+
+		"expose \"web\" { local = 8080 }\n"+
 		"expose \"api_2.x-y\" { local = \"[::1]:8081\" }\nservice \"web\" {\nlisten = [\"10.0.0.6:300\", 21000]\n}\n"+
 		"service \"mesh:other\" { listen = \"10.0.0.5:301\" }\n")
 	var got []string
@@ -53,7 +54,8 @@ func TestAllowedIdentities(t *testing.T) {
 		"a/b": false, "spiffe:///svc/web": false, "spiffe://td/ns/default/dc/dc1/svc/": false,
 		"x spiffe://td/ns/default/dc/dc1/svc/web": false, "spiffe://td/agent/client/dc/dc1/id/x": false, "*": false,
 	} {
-		cfg, _ := loadText("mesh { bind = \"10.0.0.5\" }\nexpose \"web\" { allow_identities = ["+Quote(text)+"] }\n", nil)
+		cfg, _ := loadText("mesh { bind = \"10.0.0.5\" }\n"+
+			"expose \"web\" { allow_identities = ["+Quote(text)+"] }\n", nil)
 		if got := cfg != nil; got != valid {
 			t.Errorf("%q: valid: got %v, want %v", text, got, valid)
 		}
@@ -87,7 +89,8 @@ func TestCompareOfExpose(t *testing.T) {
 
 // The output of a running lictor is read back by plan.
 func TestExposeIsReadBack(t *testing.T) {
-	cfg := configured(t, "mesh { bind = \"2001:db8::7\" }\nexpose \"web\" {\nlocal = 8080\nintentions = \"permissive\"\n"+
+	cfg := configured(t, "mesh { bind = \"2001:db8::7\" }\n"+
+		"expose \"web\" {\nlocal = 8080\nintentions = \"permissive\"\n"+
 		"unknown_intentions = \"allow\"\nallow_identities = [\"a\"]\nidle_timeout = \"never\"\nsend_proxy = \"v2\"\n"+
 		"max_connections_per_identity = 3\nqueue_timeout = \"0s\"\n}\n")
 	text, err := json.Marshal(cfg)

@@ -69,7 +69,8 @@ func TestOffKernelPath(t *testing.T) {
 // TestKernelPathOfAll checks which services take the mode of the top level, and what concerns all services.
 func TestKernelPathOfAll(t *testing.T) {
 	cfg := configured(t, "kernel_path = \"on\"\nkernel_path_cgroup = \"/app.slice\"\nservice \"a\" { listen = 1 }\n"+
-		"service \"b\" {\nlisten = 2\nkernel_path = \"auto\"\n}\nservice \"c\" {\nlisten = 3\nkernel_path = \"off\"\n}\n")
+		"service \"b\" {\nlisten = 2\nkernel_path = \"auto\"\n}\n"+
+		"service \"c\" {\nlisten = 3\nkernel_path = \"off\"\n}\n")
 	for i, want := range []KernelPath{KernelPathOn, KernelPathAuto, KernelPathOff} {
 		if got := cfg.Services[i].KernelPath; got != want {
 			t.Errorf("%s: got %v, want %v", cfg.Services[i].Name, got, want)

@@ -164,7 +164,8 @@ func decodeChains(content savedJSON) (map[string][]target, error) {
 		}
 		for _, t := range targets {
 			if t.Service == "" || t.SNI != "" && !isServerName(t.SNI) {
-				return nil, fmt.Errorf("%w: a discovery chain has a target that Consul does not have", statefile.ErrForeign)
+				return nil, fmt.Errorf("%w: a discovery chain has a target that Consul does not have",
+					statefile.ErrForeign)
 			}
 			chains[key] = append(chains[key],
 				target{t.Service, t.Subset, t.Filter, t.Datacenter, t.SNI, t.OnlyPassing, t.Remote})

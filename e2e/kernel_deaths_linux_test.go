@@ -171,8 +171,8 @@ func TestKernelPathNamesTheMissingRight(t *testing.T) {
 	})
 }
 
-// Services and endpoints come and go under load. In the end Lictor has as many maps, programs, links and sockets open as
-// in the beginning.
+// Services and endpoints come and go under load. In the end Lictor has as many maps, programs, links and sockets open
+// as in the beginning.
 func TestKernelPathLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	group, ok := kernelPath(t)

@@ -39,7 +39,8 @@ func meshAt(t testing.TB, n int) (block string, first netip.AddrPort) {
 			}
 		}
 		if last.Port() == first.Port()+uint16(n-1) {
-			return fmt.Sprintf("mesh {\n  bind = %q\n  ports = \"%d-%d\"\n}\n", first.Addr(), first.Port(), last.Port()),
+			return fmt.Sprintf("mesh {\n  bind = %q\n  ports = \"%d-%d\"\n}\n",
+					first.Addr(), first.Port(), last.Port()),
 				first
 		}
 	}

@@ -209,7 +209,8 @@ func TestMeshDoesNotExposeTheAdminAPI(t *testing.T) {
 	block, _ := meshAt(t, 1)
 	l := runLictor(t, consulBlock(c)+block+fmt.Sprintf("admin { listen = %q }\n", admin)+expose("billing"))
 	eventually(t, "the status says why", func() error {
-		if _, out := l.ask(t, "mesh", "status", "-json", "-admin", admin.String()); !strings.Contains(out, "admin API") {
+		_, out := l.ask(t, "mesh", "status", "-json", "-admin", admin.String())
+		if !strings.Contains(out, "admin API") {
 			return errors.New(out)
 		}
 		return nil
@@ -217,8 +218,8 @@ func TestMeshDoesNotExposeTheAdminAPI(t *testing.T) {
 	c.awaitSidecars(t, "billing", 0)
 }
 
-// The token of docs/mesh.md for exposed services has all rights that are needed. Without the right to the service, there
-// is no registration, and the status says why. When the right comes, so does the registration.
+// The token of docs/mesh.md for exposed services has all rights that are needed. Without the right to the service,
+// there is no registration, and the status says why. When the right comes, so does the registration.
 func TestMeshNeedsTheRightToExpose(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

@@ -193,7 +193,8 @@ func checkPackage(t *testing.T, tool string, args ...string) {
 		"/usr/lib/systemd/system/lictor.service",
 		"/usr/share/man/man8/lictor.8.gz", "/usr/share/man/man5/lictor.hcl.5.gz",
 		"/usr/share/lictor/alerts.yml", "/usr/share/lictor/grafana.json", "/usr/share/doc/lictor/THIRD-PARTY-NOTICES",
-		"/usr/share/doc/lictor/kernel-path.conf", "/usr/share/doc/lictor/examples/example.hcl", "/usr/share/doc/lictor/examples/README.md",
+		"/usr/share/doc/lictor/kernel-path.conf",
+		"/usr/share/doc/lictor/examples/example.hcl", "/usr/share/doc/lictor/examples/README.md",
 		"/usr/share/doc/lictor/examples/ansible/roles/lictor/tasks/main.yml",
 		"/usr/share/bash-completion/completions/lictor"} {
 		if !strings.Contains(list+"\n", file+"\n") {

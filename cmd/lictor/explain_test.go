@@ -241,7 +241,8 @@ func TestPathIsShown(t *testing.T) {
 	s.Kernel = &admin.KernelCounters{ConnectionsActive: 2, Connections: 5, DialsFailed: 1, Abandoned: 3}
 	f.answers["GET /v1/services/web"] = s
 	out, _ := lictor(t, exitOK, "explain", "-admin", f.address, "web")
-	if want := "\npath: kernel, clients on this host connect straight to the endpoints\n"; !strings.Contains(out, want) {
+	want := "\npath: kernel, clients on this host connect straight to the endpoints\n"
+	if !strings.Contains(out, want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
 	out, _ = lictor(t, exitOK, "status", "-admin", f.address, "web")

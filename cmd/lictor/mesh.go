@@ -119,7 +119,8 @@ func (c *meshCommand) Run(args []string) int {
 			err = errors.New(`write "lictor mesh explain SOURCE DESTINATION"`)
 		}
 	case rest[0] != "status":
-		err = fmt.Errorf("there is no command %q of mesh%s", rest[0], suggestion(rest[0], []string{"status", "explain"}))
+		err = fmt.Errorf("there is no command %q of mesh%s", rest[0],
+			suggestion(rest[0], []string{"status", "explain"}))
 	case len(rest) > 2:
 		err = fmt.Errorf("unexpected argument %q", rest[2])
 	}

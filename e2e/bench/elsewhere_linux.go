@@ -19,8 +19,9 @@ type stranger interface {
 }
 
 // elsewhere returns a load that measures what a kernel path adds to each unit of a stranger's work, while Lictor has
-// 1,000 TCP services on it, and one for UDP if it can. The stranger works in the control group and outside of it by turns, a block of units each time. The
-// result is the difference of the lower quartiles, because disturbances only add to a block.
+// 1,000 TCP services on it, and one for UDP if it can. The stranger works in the control group and outside of it by
+// turns, a block of units each time. The result is the difference of the lower quartiles, because disturbances only add
+// to a block.
 func elsewhere(work int, stranger func() stranger) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		services := webs(1000)

@@ -72,6 +72,10 @@ const (
 // loads returns all loads. The amounts of work make each measurement take about a second on the machine of the reported
 // figures.
 func loads() []*load {
+	return slices.Concat(tcpLoads(), tlsLoads(), meshLoads(), udpLoads(), otherLoads())
+}
+
+func tcpLoads() []*load {
 	return []*load{
 		{name: "request-1", title: "request/response, 1 connection", unit: "request", perUnit: 1, main: mCPU,
 			run: requests(webService, 1, 8_000, messageSize)},
@@ -99,6 +103,11 @@ func loads() []*load {
 			main: mCPU, run: proxied(sniService, clientHello(), transfers)},
 		{name: "sni-connect", title: "connect, request, close, a service chosen by SNI", unit: "connection", perUnit: 1,
 			sni: true, main: mCPU, run: proxied(sniService, clientHello(), connections)},
+	}
+}
+
+func tlsLoads() []*load {
+	return []*load{
 		{name: "tls-request", title: "TLS with clients: request/response, 32 connections", unit: "request", perUnit: 1,
 			tls: true, main: mCPU, run: tlsRequests(32, 30_000)},
 		{name: "tls-up", title: "TLS with clients: bulk up, 4 connections", unit: "GB", perUnit: gigabyte, tls: true,
@@ -116,6 +125,11 @@ func loads() []*load {
 			perUnit: 1, tls: true, fresh: true, main: mP99Ratio, run: tlsFlood(32, 30_000, preparedHellos)},
 		{name: "tls-idle", title: "1,000 idle connections of TLS clients, after 20 KB each way", unit: "pair",
 			tls: true, fresh: true, rounds: 3, main: mPairRSS, run: tlsIdle(1000)},
+	}
+}
+
+func meshLoads() []*load {
+	return []*load{
 		{name: "mesh-request", title: "TLS of the mesh: request/response of 64 bytes, 32 connections", unit: "request",
 			perUnit: 1, mesh: true, main: mCPU, run: requests(meshService, 32, 30_000, messageSize)},
 		{name: "mesh-request-1k", title: "TLS of the mesh: request/response of 1 KB, 32 connections", unit: "request",
@@ -141,6 +155,11 @@ func loads() []*load {
 		{name: "hops-intentions", title: "1,000 changes of an intention, 5,000 connections of another identity",
 			unit: "change", hops: true, follows: true, fresh: true, rounds: 3, fullOnly: true, main: mLongest,
 			run: intentions(5000, 1000)},
+	}
+}
+
+func udpLoads() []*load {
+	return []*load{
 		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true,
 			main: mCPU, run: datagrams(32, 40_000)},
 		{name: "udp-unconnected", title: "the same, sockets that are not connected", unit: "exchange", perUnit: 1,
@@ -151,14 +170,19 @@ func loads() []*load {
 			bounded: true, main: mCPU, run: newClients(newService, 40_000)},
 		{name: "udp-new-one", title: "the same, sessions end with the answer", unit: "exchange", perUnit: 1,
 			udp: true, one: true, bounded: true, main: mCPU, run: newClients(oneService, 40_000)},
+	}
+}
+
+func otherLoads() []*load {
+	return []*load{
 		{name: "idle-3000", title: "3,000 idle connections", unit: "pair", fresh: true, rounds: 3, main: mPairRSS,
 			run: idle(func() int { return 3000 })},
 		{name: "idle-max", title: "as many idle connections as descriptors allow", unit: "pair", fresh: true,
 			rounds: 2, fullOnly: true, main: mPairRSS, run: idle(mostPairs)},
 		{name: "start-1000", title: "start with 1,000 services", fresh: true, rounds: 3, main: mOpen,
 			run: startServices(1000)},
-		{name: "elsewhere-connect", title: "a connection elsewhere on the host, 1,000 services", kernel: true, rounds: 3,
-			main: mAdded, run: elsewhere(40_000, func() stranger { return &connector{} })},
+		{name: "elsewhere-connect", title: "a connection elsewhere on the host, 1,000 services", kernel: true,
+			rounds: 3, main: mAdded, run: elsewhere(40_000, func() stranger { return &connector{} })},
 		{name: "elsewhere-datagram", title: "a datagram elsewhere on the host, sent and received, 1,000 services",
 			udp: true, kernel: true, rounds: 3, main: mAdded,
 			run: elsewhere(200_000, func() stranger { return &sender{} })},
@@ -321,7 +345,8 @@ func unconnected(n, work int) func(*bench, *target) (sample, error) {
 			}
 			defer unix.Close(fd)
 			to := i.addrs()[id%len(i.addrs())]
-			slots = append(slots, &datagramSlot{fd: fd, to: &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}})
+			slots = append(slots, &datagramSlot{fd: fd,
+				to: &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}})
 		}
 		return b.traffic(i, b.scaled(work), 1, slots)
 	}

@@ -80,7 +80,8 @@ func (rs results) besideDirect(w io.Writer) {
 		}
 		if !titles {
 			titles = true
-			fmt.Fprintln(w, "\n| load, without a proxy = 1 | proxy | rate | p50 | p99 | machine | machine, lictor = 1 |")
+			fmt.Fprintln(w, "\n| load, without a proxy = 1 | proxy | rate | p50 | p99 | machine | "+
+				"machine, lictor = 1 |")
 			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|")
 		}
 		fmt.Fprintf(w, "| %s | %s |", r.load.title, r.target.name)

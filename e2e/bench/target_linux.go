@@ -114,31 +114,36 @@ func targets(o *options) ([]*target, error) {
 	}
 	for _, t := range all {
 		if t.why = t.unavailable(); t.why == "" && strings.HasPrefix(t.name, "lictor") {
-			t.udp = t.understands(func(p *plan) { p.Services[0].Protocol = "udp" })
-			t.responses = t.understands(func(p *plan) {
-				p.Services = []service{{Name: "x", Protocol: "udp", Responses: 1}}
-			})
-			t.sends = t.understands(func(p *plan) { p.Services[0].SendProxy = true })
-			t.accepts = t.understands(func(p *plan) { p.Services[0].AcceptProxy = true })
-			t.unix = t.understands(func(p *plan) { p.Services[0].UnixClients = true })
-			t.mesh = t.understands(func(p *plan) {
-				p.Mesh.Consul, p.Services[0].Mesh = "127.0.0.1:1", true
-			})
-			t.hops = (t.name == lictorTarget || t.oneProcess) && t.understands(func(p *plan) {
-				p.Mesh.Consul, p.Inbound = "127.0.0.1:1", &inbound{Listen: netip.MustParseAddrPort("127.0.0.1:3"),
-					Local: "127.0.0.1:4"}
-			})
-			t.follows = t.hops && !t.oneProcess // whose descriptors do not suffice for 5,000 connections
-			t.sni = t.understands(func(p *plan) { p.Services[0].SNI = true })
-			t.tls = t.understands(func(p *plan) {
-				a, err := newAuthority(p.Dir)
-				if err == nil {
-					p.TLS, p.Services[0].TLS = a.files, true
-				}
-			})
+			t.examine()
 		}
 	}
 	return all, nil
+}
+
+// examine finds out what a lictor can do. Not every release knows all.
+func (t *target) examine() {
+	t.udp = t.understands(func(p *plan) { p.Services[0].Protocol = "udp" })
+	t.responses = t.understands(func(p *plan) {
+		p.Services = []service{{Name: "x", Protocol: "udp", Responses: 1}}
+	})
+	t.sends = t.understands(func(p *plan) { p.Services[0].SendProxy = true })
+	t.accepts = t.understands(func(p *plan) { p.Services[0].AcceptProxy = true })
+	t.unix = t.understands(func(p *plan) { p.Services[0].UnixClients = true })
+	t.mesh = t.understands(func(p *plan) {
+		p.Mesh.Consul, p.Services[0].Mesh = "127.0.0.1:1", true
+	})
+	t.hops = (t.name == lictorTarget || t.oneProcess) && t.understands(func(p *plan) {
+		p.Mesh.Consul, p.Inbound = "127.0.0.1:1", &inbound{Listen: netip.MustParseAddrPort("127.0.0.1:3"),
+			Local: "127.0.0.1:4"}
+	})
+	t.follows = t.hops && !t.oneProcess // whose descriptors do not suffice for 5,000 connections
+	t.sni = t.understands(func(p *plan) { p.Services[0].SNI = true })
+	t.tls = t.understands(func(p *plan) {
+		a, err := newAuthority(p.Dir)
+		if err == nil {
+			p.TLS, p.Services[0].TLS = a.files, true
+		}
+	})
 }
 
 // serves reports whether the target can serve s.

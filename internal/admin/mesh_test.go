@@ -16,8 +16,9 @@ func meshAt(state, failure string) Mesh {
 		one.From, one.Expires, one.Received, one.Answered = &at, &at, &at, &at
 	}
 	return Mesh{TrustDomain: "td.consul", Answered: &at, Failures: 3, Identities: []Identity{one},
-		Roots:   []MeshRoot{{ID: "r1", Name: "Root", Active: true, Expires: at}},
-		Exposed: []Exposed{{Service: "billing", State: ExposedFine, Intentions: Intentions{Known: true, Answered: &at}}}}
+		Roots: []MeshRoot{{ID: "r1", Name: "Root", Active: true, Expires: at}},
+		Exposed: []Exposed{{Service: "billing", State: ExposedFine,
+			Intentions: Intentions{Known: true, Answered: &at}}}}
 }
 
 func TestServiceWithAnIdentity(t *testing.T) {

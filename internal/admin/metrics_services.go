@@ -17,27 +17,7 @@ func (e *exposition) service(s *Service) {
 	c := &s.Counters
 	e.gauge("lictor_clients_waiting", "Clients that wait for a free slot at an endpoint, or for the first endpoint.",
 		float64(s.Waiting), "service", s.Name)
-	if s.Protocol == "udp" {
-		e.counter("lictor_sessions_total", "UDP sessions begun.", c.Sessions, "service", s.Name)
-		e.gauge("lictor_sessions_active", "UDP sessions now.", float64(c.SessionsActive), "service", s.Name)
-		e.counter("lictor_sessions_evicted_total", "UDP sessions ended early to make room for new ones.",
-			c.SessionsEvicted, "service", s.Name)
-		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
-			c.DatagramsUp, "service", s.Name, "direction", "up")
-		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
-			c.DatagramsDown, "service", s.Name, "direction", "down")
-		e.counter("lictor_datagrams_dropped_total", "Datagrams that were not forwarded.",
-			c.DatagramsDropped, "service", s.Name)
-		e.counter("lictor_datagrams_overrun_total", "Datagrams that the kernel dropped at the listener.",
-			c.DatagramsOverrun, "service", s.Name)
-	} else {
-		e.counter("lictor_connections_total", "TCP connections accepted.", c.Connections, "service", s.Name)
-		e.gauge("lictor_connections_active", "TCP connections now.", float64(c.ConnectionsActive), "service", s.Name)
-		const ended = "TCP connections ended by on_leave because their instance had left, by max_age, or by intentions."
-		e.counter("lictor_connections_ended_total", ended, c.EndedLeft, "service", s.Name, "cause", "endpoint_left")
-		e.counter("lictor_connections_ended_total", ended, c.EndedAged, "service", s.Name, "cause", "max_age")
-		e.counter("lictor_connections_ended_total", ended, c.EndedIntention, "service", s.Name, "cause", "intention")
-	}
+	e.traffic(s)
 	e.counter("lictor_ejections_total", "Ejections of endpoints after failures that Lictor saw.",
 		c.Ejections, "service", s.Name)
 	e.counter("lictor_forwarded_bytes_total", "Bytes forwarded, up from client to instance, and down.", c.BytesUp,
@@ -83,6 +63,32 @@ func (e *exposition) service(s *Service) {
 	if s.LastChange != nil {
 		e.gauge("lictor_set_changed_timestamp_seconds", "Time of the last change of the service's endpoints.",
 			float64(s.LastChange.UnixMilli())/1000, "service", s.Name)
+	}
+}
+
+// traffic sends the counts of connections, or of sessions and datagrams.
+func (e *exposition) traffic(s *Service) {
+	c := &s.Counters
+	if s.Protocol == "udp" {
+		e.counter("lictor_sessions_total", "UDP sessions begun.", c.Sessions, "service", s.Name)
+		e.gauge("lictor_sessions_active", "UDP sessions now.", float64(c.SessionsActive), "service", s.Name)
+		e.counter("lictor_sessions_evicted_total", "UDP sessions ended early to make room for new ones.",
+			c.SessionsEvicted, "service", s.Name)
+		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
+			c.DatagramsUp, "service", s.Name, "direction", "up")
+		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
+			c.DatagramsDown, "service", s.Name, "direction", "down")
+		e.counter("lictor_datagrams_dropped_total", "Datagrams that were not forwarded.",
+			c.DatagramsDropped, "service", s.Name)
+		e.counter("lictor_datagrams_overrun_total", "Datagrams that the kernel dropped at the listener.",
+			c.DatagramsOverrun, "service", s.Name)
+	} else {
+		e.counter("lictor_connections_total", "TCP connections accepted.", c.Connections, "service", s.Name)
+		e.gauge("lictor_connections_active", "TCP connections now.", float64(c.ConnectionsActive), "service", s.Name)
+		const ended = "TCP connections ended by on_leave because their instance had left, by max_age, or by intentions."
+		e.counter("lictor_connections_ended_total", ended, c.EndedLeft, "service", s.Name, "cause", "endpoint_left")
+		e.counter("lictor_connections_ended_total", ended, c.EndedAged, "service", s.Name, "cause", "max_age")
+		e.counter("lictor_connections_ended_total", ended, c.EndedIntention, "service", s.Name, "cause", "intention")
 	}
 }
 

@@ -69,12 +69,12 @@ type State struct {
 	// Mesh returns what Lictor has of Consul's service mesh. A nil Mesh means that no service uses it.
 	Mesh func() Mesh
 
-	// Paths returns on which path each service is, by name. A nil Paths, or a nil result, means that no service asks for
-	// the kernel path.
+	// Paths returns on which path each service is, by name. A nil Paths, or a nil result, means that no service asks
+	// for the kernel path.
 	Paths func() map[string]Path
 
-	// Access says whether a service of the mesh may use another one, and returns the names of the services that dial the
-	// destination as the source. A nil Access means that nothing is known of the mesh.
+	// Access says whether a service of the mesh may use another one, and returns the names of the services that dial
+	// the destination as the source. A nil Access means that nothing is known of the mesh.
 	Access func(ctx context.Context, source, destination string) (e ExplainedAccess, services []string)
 
 	// Names provides the counts of host name lookups for metrics. Names may be nil.
@@ -159,10 +159,9 @@ func (s *State) service(name string) (one Service, is bool) {
 	return s.show(configured[i : i+1])[0], true
 }
 
-// show collects what is known of the configured services.
-func (s *State) show(configured []Configured) []Service {
-	all := make([]Service, len(configured))
-	at := make(map[string]*Service, len(configured))
+// newServices returns services of which only the configuration is known, and the same by name.
+func newServices(configured []Configured) (all []Service, at map[string]*Service) {
+	all, at = make([]Service, len(configured)), make(map[string]*Service, len(configured))
 	for i, c := range configured {
 		all[i] = Service{
 			Name: c.Name, Protocol: c.Protocol, Source: c.Source, Permissive: c.Permissive,
@@ -171,6 +170,12 @@ func (s *State) show(configured []Configured) []Service {
 		}
 		at[c.Name] = &all[i]
 	}
+	return all, at
+}
+
+// show collects what is known of the configured services.
+func (s *State) show(configured []Configured) []Service {
+	all, at := newServices(configured)
 	for _, l := range s.Proxier.Listeners() {
 		if one := at[l.Service]; one != nil {
 			one.Listeners = append(one.Listeners, l.Addr.String())

@@ -84,7 +84,8 @@ func (e *exposures) commitRegistrar(next *registrar) {
 	}
 }
 
-// tell tells the registrar in force which services to expose. Of one that is not ready, tell is called again once it is.
+// tell tells the registrar in force which services to expose. Of one that is not ready, tell is called again once it
+// is.
 func (e *exposures) tell() {
 	e.registrar.Load().Apply(servicesToExpose(e.inForce))
 	for _, one := range e.inForce {

@@ -167,7 +167,8 @@ func TestUpgradeKeepsExposedServices(t *testing.T) {
 func TestServicesThatAreNotExposed(t *testing.T) {
 	x := newExposing(t)
 	x.register("taken", "taken", instance(t, "one"))
-	sidecar := &api.AgentServiceRegistration{Kind: api.ServiceKindConnectProxy, ID: "envoy", Name: "taken-sidecar-proxy",
+	sidecar := &api.AgentServiceRegistration{
+		Kind: api.ServiceKindConnectProxy, ID: "envoy", Name: "taken-sidecar-proxy",
 		Port: 1, Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: "taken",
 			DestinationServiceID: "taken"}}
 	if err := x.client.Agent().ServiceRegister(sidecar); err != nil {

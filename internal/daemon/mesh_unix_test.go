@@ -144,7 +144,8 @@ func TestReloadThatFailsChangesNoIdentity(t *testing.T) {
 	g := newMeshStage(t, false)
 	g.apply(config.Consul{}, "web")
 	for _, agent := range []config.Addresses{"", "127.0.0.1:2"} {
-		_, s, err := prepareKeys(g.keys, &config.Config{Consul: config.Consul{Address: agent}, Services: []config.Service{
+		settings := config.Consul{Address: agent}
+		_, s, err := prepareKeys(g.keys, &config.Config{Consul: settings, Services: []config.Service{
 			{Name: "a", Mesh: &config.Mesh{As: "web"}}, {Name: "b", Mesh: &config.Mesh{As: "other"}}}})
 		if err != nil {
 			t.Fatal(err)

@@ -176,8 +176,8 @@ func (s step) Abort() {
 	}
 }
 
-// prepareOwn prepares the parts of next that need no endpoints: the admin API's listener, the access log, the TLS of the
-// services, the exposed instances, and the kernel path.
+// prepareOwn prepares the parts of next that need no endpoints: the admin API's listener, the access log, the TLS of
+// the services, the exposed instances, and the kernel path.
 func (d *Daemon) prepareOwn(next *config.Config) (step, map[string]*serviceTLS, []exposed, error) {
 	api, err := d.admin.prepare(next.Admin)
 	if err != nil {

@@ -41,16 +41,20 @@ func bind(to string) func(int) error {
 	return func(fd int) error { return unix.Bind(fd, sockaddr(netip.MustParseAddrPort(to))) }
 }
 
+// newRemote adds a host at 10.77.0.2, and returns the address of a backend there. This host is 10.77.0.1.
+func newRemote(t *testing.T) (addr netip.AddrPort) {
+	host := testnet.AddHost(t, "veth0",
+		testnet.Link{Here: netip.MustParsePrefix("10.77.0.1/24"), There: netip.MustParsePrefix("10.77.0.2/24")})
+	host.Do(func() { addr = newBackend(t, "10.77.0.2:0").addr })
+	return addr
+}
+
 func TestSocketsOfAllKinds(t *testing.T) {
 	group, inside := inGroup(t)
 	if !inside {
 		return
 	}
-	host := testnet.AddHost(t, "veth0",
-		testnet.Link{Here: netip.MustParsePrefix("10.77.0.1/24"), There: netip.MustParsePrefix("10.77.0.2/24")})
-	v4, v6 := newBackend(t, "127.0.0.1:0").addr, newBackend(t, "[::1]:0").addr
-	var remote netip.AddrPort
-	host.Do(func() { remote = newBackend(t, "10.77.0.2:0").addr })
+	v4, v6, remote := newBackend(t, "127.0.0.1:0").addr, newBackend(t, "[::1]:0").addr, newRemote(t)
 	listen := []netip.AddrPort{front, netip.MustParseAddrPort("[::1]:7000")}
 	p := open(t, Options{Cgroup: group})
 

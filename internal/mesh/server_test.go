@@ -35,15 +35,20 @@ func serveWith(t testing.TB, s *Server) (address string, shaken <-chan error) {
 
 var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
 
+// deepAuthority returns an authority whose certificates have one more in their chains than is accepted.
+func deepAuthority(t *testing.T, a *testcert.Authority) *testcert.Authority {
+	for i := range maxChain {
+		a = a.NewAuthority(t, fmt.Sprint("depth ", i))
+	}
+	return a
+}
+
 // Each of these clients differs in one thing from the one that is admitted.
 func TestWrongClientsAreRefused(t *testing.T) {
 	g := newStage(t)
 	uris := func(all ...string) testcert.Request { return testcert.Request{URIs: all} }
 	good, td := idOf("front"), "spiffe://"+domain
-	deep := g.ca
-	for i := range maxChain {
-		deep = deep.NewAuthority(t, fmt.Sprint("depth ", i))
-	}
+	deep := deepAuthority(t, g.ca)
 	now := time.Now()
 	var admitted atomic.Int64
 	server := g.web.Server(ServerOptions{Admit: func(c Client) error {
@@ -198,10 +203,10 @@ func TestServerSessionsEnd(t *testing.T) {
 		resumes("another Server", second, false)
 		resumes("at the first again", address, false)
 		resumes("at the first for the second time", address, true)
-		if server.Config() != server.Config() {
+		former := server.Config()
+		if server.Config() != former {
 			t.Error("another configuration although nothing has changed")
 		}
-		former := server.Config()
 		g.give(t, g.web)
 		resumes("new certificate", address, false)
 		resumes("after that", address, true)

@@ -22,74 +22,90 @@ func marked(s *api.AgentService, owner string) *api.AgentService {
 	return s
 }
 
-func TestJudge(t *testing.T) {
-	web := func(change func(*api.AgentService)) *api.AgentService {
-		s := &api.AgentService{ID: "web-1", Service: "web", Port: 8080}
-		if change != nil {
-			change(s)
-		}
-		return s
+// A judgeCase is a case of TestJudge.
+type judgeCase struct {
+	name     string
+	service  Service
+	services []*api.AgentService
+	local    string // of web-1; empty: refused
+	err      error
+}
+
+// aWeb returns the registration of an instance, which change may change.
+func aWeb(change func(*api.AgentService)) *api.AgentService {
+	s := &api.AgentService{ID: "web-1", Service: "web", Port: 8080}
+	if change != nil {
+		change(s)
 	}
+	return s
+}
+
+// judgeAddresses are cases about the address of an instance.
+func judgeAddresses() []judgeCase {
+	return []judgeCase{
+		{"its port on loopback", Service{}, []*api.AgentService{aWeb(nil)}, "127.0.0.1:8080", nil},
+		{"absent", Service{}, nil, "", ErrAbsent},
+		{"another service", Service{}, []*api.AgentService{{ID: "web-1", Service: "webs", Port: 1}}, "", ErrAbsent},
+		{"at an address of its own", Service{}, []*api.AgentService{
+			aWeb(func(s *api.AgentService) { s.Address = "10.0.0.5" })}, "127.0.0.1:8080", nil},
+		{"at a loopback address", Service{}, []*api.AgentService{
+			aWeb(func(s *api.AgentService) { s.Address = "::1" })}, "[::1]:8080", nil},
+		{"several ports", Service{}, []*api.AgentService{aWeb(func(s *api.AgentService) {
+			s.Port, s.Ports = 0, api.ServicePorts{{Name: "a", Port: 1}, {Name: "b", Port: 2, Default: true}}
+		})}, "127.0.0.1:2", nil},
+		{"configured", Service{Local: netip.MustParseAddrPort("127.0.0.2:81")},
+			[]*api.AgentService{aWeb(nil)}, "127.0.0.2:81", nil},
+		{"an address configured", Service{Local: netip.MustParseAddrPort("127.0.0.2:0")},
+			[]*api.AgentService{aWeb(nil)}, "127.0.0.2:8080", nil},
+		{"no port", Service{}, []*api.AgentService{aWeb(func(s *api.AgentService) { s.Port = 0 })}, "", ErrAddress},
+		{"no port, but configured", Service{Local: netip.MustParseAddrPort("127.0.0.2:81")}, []*api.AgentService{
+			aWeb(func(s *api.AgentService) { s.Port = 0 })}, "127.0.0.2:81", nil},
+		{"at a socket", Service{}, []*api.AgentService{aWeb(func(s *api.AgentService) {
+			s.Port, s.SocketPath = 0, "/run/web"
+		})}, "", ErrAddress},
+		{"the second at one address", Service{Local: netip.MustParseAddrPort("127.0.0.1:9")},
+			[]*api.AgentService{aWeb(nil), {ID: "web-0", Service: "web", Port: 7}}, "", ErrAddress},
+		{"the one with the port of the address", Service{Local: netip.MustParseAddrPort("127.0.0.2:8080")},
+			[]*api.AgentService{aWeb(nil), {ID: "web-0", Service: "web", Port: 7}}, "127.0.0.2:8080", nil},
+	}
+}
+
+// judgeSidecars are cases about other ways into the mesh than Lictor.
+func judgeSidecars() []judgeCase {
 	nameOnly := proxyFor("web-proxy", "")
 	nameOnly.Proxy.LocalServicePort = 8080
 	nameOther := proxyFor("web-proxy", "")
 	nameOther.Proxy.LocalServicePort = 9090
-	tests := []struct {
-		name     string
-		service  Service
-		services []*api.AgentService
-		local    string // of web-1; empty: refused
-		err      error
-	}{
-		{"its port on loopback", Service{}, []*api.AgentService{web(nil)}, "127.0.0.1:8080", nil},
-		{"absent", Service{}, nil, "", ErrAbsent},
-		{"another service", Service{}, []*api.AgentService{{ID: "web-1", Service: "webs", Port: 1}}, "", ErrAbsent},
-		{"at an address of its own", Service{}, []*api.AgentService{
-			web(func(s *api.AgentService) { s.Address = "10.0.0.5" })}, "127.0.0.1:8080", nil},
-		{"at a loopback address", Service{}, []*api.AgentService{
-			web(func(s *api.AgentService) { s.Address = "::1" })}, "[::1]:8080", nil},
-		{"several ports", Service{}, []*api.AgentService{web(func(s *api.AgentService) {
-			s.Port, s.Ports = 0, api.ServicePorts{{Name: "a", Port: 1}, {Name: "b", Port: 2, Default: true}}
-		})}, "127.0.0.1:2", nil},
-		{"configured", Service{Local: netip.MustParseAddrPort("127.0.0.2:81")},
-			[]*api.AgentService{web(nil)}, "127.0.0.2:81", nil},
-		{"an address configured", Service{Local: netip.MustParseAddrPort("127.0.0.2:0")},
-			[]*api.AgentService{web(nil)}, "127.0.0.2:8080", nil},
-		{"no port", Service{}, []*api.AgentService{web(func(s *api.AgentService) { s.Port = 0 })}, "", ErrAddress},
-		{"no port, but configured", Service{Local: netip.MustParseAddrPort("127.0.0.2:81")}, []*api.AgentService{
-			web(func(s *api.AgentService) { s.Port = 0 })}, "127.0.0.2:81", nil},
-		{"at a socket", Service{}, []*api.AgentService{web(func(s *api.AgentService) {
-			s.Port, s.SocketPath = 0, "/run/web"
-		})}, "", ErrAddress},
-		{"the second at one address", Service{Local: netip.MustParseAddrPort("127.0.0.1:9")},
-			[]*api.AgentService{web(nil), {ID: "web-0", Service: "web", Port: 7}}, "", ErrAddress},
-		{"the one with the port of the address", Service{Local: netip.MustParseAddrPort("127.0.0.2:8080")},
-			[]*api.AgentService{web(nil), {ID: "web-0", Service: "web", Port: 7}}, "127.0.0.2:8080", nil},
-		{"native", Service{}, []*api.AgentService{web(func(s *api.AgentService) {
+	return []judgeCase{
+		{"native", Service{}, []*api.AgentService{aWeb(func(s *api.AgentService) {
 			s.Connect = &api.AgentServiceConnect{Native: true}
 		})}, "", ErrNative},
-		{"a gateway", Service{}, []*api.AgentService{web(func(s *api.AgentService) {
+		{"a gateway", Service{}, []*api.AgentService{aWeb(func(s *api.AgentService) {
 			s.Kind = api.ServiceKindMeshGateway
 		})}, "", ErrNative},
 		{"leads back", Service{}, []*api.AgentService{
-			web(func(s *api.AgentService) { s.Port = 8500 })}, "", ErrLeadsBack},
+			aWeb(func(s *api.AgentService) { s.Port = 8500 })}, "", ErrLeadsBack},
 		{"an envoy", Service{}, []*api.AgentService{
-			web(nil), proxyFor("web-1-sidecar-proxy", "web-1")}, "", ErrSidecar},
-		{"an envoy elsewhere", Service{}, []*api.AgentService{web(nil), proxyFor("x", "web-2")}, "127.0.0.1:8080", nil},
-		{"a proxy for the name", Service{}, []*api.AgentService{web(nil), nameOnly}, "", ErrSidecar},
-		{"a proxy for the name with another port", Service{}, []*api.AgentService{web(nil), nameOther},
+			aWeb(nil), proxyFor("web-1-sidecar-proxy", "web-1")}, "", ErrSidecar},
+		{"an envoy elsewhere", Service{}, []*api.AgentService{aWeb(nil), proxyFor("x", "web-2")},
 			"127.0.0.1:8080", nil},
-		{"its own", Service{}, []*api.AgentService{web(nil), marked(proxyFor("web-1-lictor-proxy", "web-1"), self)},
+		{"a proxy for the name", Service{}, []*api.AgentService{aWeb(nil), nameOnly}, "", ErrSidecar},
+		{"a proxy for the name with another port", Service{}, []*api.AgentService{aWeb(nil), nameOther},
 			"127.0.0.1:8080", nil},
-		{"its own with a former mark", Service{}, []*api.AgentService{web(nil),
+		{"its own", Service{}, []*api.AgentService{aWeb(nil), marked(proxyFor("web-1-lictor-proxy", "web-1"), self)},
+			"127.0.0.1:8080", nil},
+		{"its own with a former mark", Service{}, []*api.AgentService{aWeb(nil),
 			marked(proxyFor("web-1-lictor-proxy", "web-1"), "former")}, "127.0.0.1:8080", nil},
-		{"another lictor", Service{}, []*api.AgentService{web(nil),
+		{"another lictor", Service{}, []*api.AgentService{aWeb(nil),
 			marked(proxyFor("web-1-lictor-proxy", "web-1"), "10.0.0.6:1-2")}, "", ErrSidecar},
-		{"its ID without a mark", Service{}, []*api.AgentService{web(nil),
+		{"its ID without a mark", Service{}, []*api.AgentService{aWeb(nil),
 			{ID: "web-1-lictor-proxy", Service: "x", Port: 1}}, "", ErrSidecar},
-		{"an instance with the mark", Service{}, []*api.AgentService{marked(web(nil), self)}, "127.0.0.1:8080", nil},
+		{"an instance with the mark", Service{}, []*api.AgentService{marked(aWeb(nil), self)}, "127.0.0.1:8080", nil},
 	}
-	for _, tt := range tests {
+}
+
+func TestJudge(t *testing.T) {
+	for _, tt := range append(judgeAddresses(), judgeSidecars()...) {
 		l := &list{services: map[string]*api.AgentService{}, owners: []string{self, "former"}}
 		for _, s := range tt.services {
 			l.services[s.ID] = s

@@ -49,7 +49,7 @@ func dial(service, other string) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	<-s.ReadyWait()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
