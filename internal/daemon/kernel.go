@@ -132,7 +132,7 @@ func cutsNeeded(cfg *config.Config, path kernelPath) error {
 	return fmt.Errorf("kernel_path: on_leave: %w", cannot)
 }
 
-// cannotCut returns why path cannot cut connections, or nil. A nil path cuts none.
+// cannotCut returns why path cannot cut connections, or nil if it can. With a nil path there are none to cut.
 func cannotCut(path kernelPath) error {
 	if path == nil {
 		return nil
@@ -281,7 +281,8 @@ func (k *kernelKeeper) removeLocked(path kernelPath, name string) {
 	k.ended(path.Remove(name))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.past[name] = addCounters(k.past[name], c)
+	c.Add(k.past[name])
+	k.past[name] = c
 }
 
 // ended logs that a part of the kernel path could not be removed.
@@ -328,7 +329,7 @@ func (k *kernelKeeper) run(ctx context.Context) {
 	}
 }
 
-// due returns the services that should be fed now, and clears their marks.
+// due returns the services that should be fed now. feedLocked clears their marks.
 func (k *kernelKeeper) due(now time.Time) (names []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

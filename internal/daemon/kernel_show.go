@@ -5,16 +5,6 @@ import (
 	"github.com/lictor-proxy/lictor/internal/kernel"
 )
 
-// addCounters returns the sums of the counters of a and b.
-func addCounters(a, b kernel.Counters) kernel.Counters {
-	return kernel.Counters{
-		Picks: a.Picks + b.Picks, Open: a.Open + b.Open, Connections: a.Connections + b.Connections,
-		Refused: a.Refused + b.Refused, Unreachable: a.Unreachable + b.Unreachable,
-		TimedOut: a.TimedOut + b.TimedOut, Abandoned: a.Abandoned + b.Abandoned,
-		Sent: a.Sent + b.Sent, Received: a.Received + b.Received,
-	}
-}
-
 // shown returns for each service which path it is on, as the API shows it. The result is nil if no service has asked
 // for the kernel path yet.
 func (k *kernelKeeper) shown() map[string]admin.Path {
@@ -60,7 +50,8 @@ func (k *kernelKeeper) shownLocked(s *kernelService) admin.Path {
 // countersLocked returns the counters of a service, with those of earlier times on the kernel path. It returns nil if
 // the service was never on it.
 func (k *kernelKeeper) countersLocked(name string, now kernel.Counters) *admin.KernelCounters {
-	c := addCounters(k.past[name], now)
+	c := k.past[name]
+	c.Add(now)
 	if k.services[name] == nil && c == (kernel.Counters{}) {
 		return nil
 	}

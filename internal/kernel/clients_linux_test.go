@@ -294,7 +294,7 @@ func TestYieldHandsOverNewClientsOnly(t *testing.T) {
 		if c.Connections == 0 {
 			t.Error("a path got no connection")
 		}
-		sum.add(c)
+		sum.Add(c)
 	}
 	n := uint64(connects.Load())
 	if want := (Counters{Picks: n + 1, Connections: n + 1, Sent: 5*n + 1, Received: 5*n + 1}); sum != want {

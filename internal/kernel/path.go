@@ -104,7 +104,8 @@ type Counters struct {
 	Received uint64
 }
 
-func (c *Counters) add(other Counters) {
+// Add adds the counts of other, Open included, to those of c.
+func (c *Counters) Add(other Counters) {
 	c.Picks += other.Picks
 	c.Open += other.Open
 	c.Connections += other.Connections

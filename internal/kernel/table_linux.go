@@ -264,7 +264,7 @@ func (s *service) sweep(t *table, keep int, except map[place]bool) {
 		if c.Open > 0 || except[p] {
 			continue
 		}
-		s.gone.add(c)
+		s.gone.Add(c)
 		delete(s.left, p)
 		t.free(index)
 	}
@@ -301,7 +301,7 @@ func (t *table) read(name string) (Counters, []EndpointCounters) {
 	add := func(index uint32, left bool) {
 		at := t.owners[index].place
 		c := EndpointCounters{Key: at.key, Addr: at.addr, Left: left, Counters: t.counters(index)}
-		sum.add(c.Counters)
+		sum.Add(c.Counters)
 		all = append(all, c)
 	}
 	for _, index := range s.endpoints {
@@ -426,8 +426,7 @@ func view[T any](m *ebpf.Map) ([]T, error) {
 	if unsafe.Sizeof(element) != uintptr(m.ValueSize()) || m.ValueSize()%8 != 0 {
 		return nil, fmt.Errorf("elements of %v have %d bytes, not %d", m, m.ValueSize(), unsafe.Sizeof(element))
 	}
-	pages := (size + unix.Getpagesize() - 1) / unix.Getpagesize() * unix.Getpagesize()
-	b, err := unix.Mmap(m.FD(), 0, pages, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	b, err := unix.Mmap(m.FD(), 0, wholePages(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map the memory of %v: %w", m, err)
 	}
@@ -440,6 +439,11 @@ func unview[T any](s []T) {
 		return
 	}
 	size := int(unsafe.Sizeof(s[0])) * len(s)
-	pages := (size + unix.Getpagesize() - 1) / unix.Getpagesize() * unix.Getpagesize()
-	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), pages))
+	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), wholePages(size)))
+}
+
+// wholePages rounds a number of bytes up to whole pages of memory.
+func wholePages(size int) int {
+	page := unix.Getpagesize()
+	return (size + page - 1) / page * page
 }
