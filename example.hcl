@@ -422,7 +422,7 @@ service "legacy" {
 # Serve a service that is registered at this agent to the mesh: Lictor is its sidecar. The name is the one in Consul, and
 # the token needs service:write for it and for "billing-sidecar-proxy". docs/mesh.md has a guide.
 # expose "billing" {
-#   # Where the service listens. The default is the port of each registration, on 127.0.0.1.
+#   # Where the service listens. The default is the port of each registration, on a loopback address.
 #   local = "127.0.0.1:8080"
 #
 #   # "enforce": clients need a certificate of the mesh, and an intention that allows them. "permissive": clients without

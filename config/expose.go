@@ -47,7 +47,8 @@ func (r *PortRange) UnmarshalText(text []byte) error {
 type Expose struct {
 	Name string // of the service in Consul
 
-	// Local is the address of the service. The zero value stands for the port of each registration at 127.0.0.1.
+	// Local is the address of the service. The zero value stands for the port of each registration, at its address if
+	// that is a loopback address, and otherwise at 127.0.0.1.
 	Local netip.AddrPort
 
 	Intentions Intentions
@@ -332,9 +333,8 @@ func (b *block) identities() []string {
 
 // isServiceID reports whether id looks like the SPIFFE ID of a service in Consul.
 func isServiceID(id string) bool {
-	_, rest, isSPIFFE := strings.Cut(id, "spiffe://")
+	rest, isSPIFFE := strings.CutPrefix(id, "spiffe://")
 	domain, path, _ := strings.Cut(rest, "/")
-	_, service, isService := strings.Cut("/"+path, "/svc/")
-	return strings.HasPrefix(id, "spiffe://") && isSPIFFE && domain != "" && isService && service != "" &&
-		!strings.ContainsAny(id, " \t\n")
+	_, service, _ := strings.Cut("/"+path, "/svc/")
+	return isSPIFFE && domain != "" && service != "" && !strings.ContainsAny(id, " \t\n")
 }
