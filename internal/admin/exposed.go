@@ -37,7 +37,7 @@ type ExposedInstance struct {
 	Listen       string     `json:"listen"`
 	Local        string     `json:"local"`
 	Registered   *time.Time `json:"registered,omitempty"` // when the agent last accepted the registration
-	Error        string     `json:"error,omitempty"`      // why the agent does not have it
+	Error        string     `json:"error,omitempty"`      // why the agent does not have it, or peers do not use it
 
 	Connections int64 `json:"connections"` // open ones
 	Denied      int64 `json:"denied"`      // clients refused because of their identity, so far

@@ -210,7 +210,9 @@ func exposedText(r sidecar.Report) string {
 	case sidecar.Failed:
 		text = "the agent takes no registration, and the listener stays open"
 	case sidecar.Works:
-		text = "the agent takes the registration again"
+		text = "served to the mesh without a problem again"
+	case sidecar.CutOff:
+		text = "the agent cannot connect to the listener, so peers do not use it"
 	case sidecar.Lost:
 		text = "the agent has lost the instance, and the listener stays open"
 	}

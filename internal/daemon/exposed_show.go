@@ -72,8 +72,11 @@ func (e *exposures) showInstance(x *exposed, state *sidecar.State, s proxy.Stats
 			continue
 		}
 		one.Registered, one.Error = since(i.Registered), textOf(i.Err)
-		if !i.Lost.IsZero() {
+		switch {
+		case !i.Lost.IsZero():
 			one.Error = "the agent has lost the instance"
+		case i.CutOff != "" && i.Err == nil:
+			one.Error = "the agent cannot connect to the listener, so peers do not use it: " + i.CutOff
 		}
 	}
 	some, n := e.d.proxier.Identities(x.name, maxShownIdentities)
