@@ -25,6 +25,7 @@ type wired struct {
 	Sets    []lb.Endpoints
 	Checks  map[string]lb.Check
 	Asked   map[string]healthcheck.Check
+	Kernel  []string // what KernelPaths says
 }
 
 // prepareKeys prepares the TLS of the services of cfg.
@@ -45,7 +46,7 @@ func wire(s config.Service) wired {
 		panic(err)
 	}
 	return wired{proxyServices(cfg, keys), balancing(s, keys[s.Name].probe()), watchesOf(cfg), staticSets(cfg),
-		checksOf(cfg), healthChecksOf(cfg)}
+		checksOf(cfg), healthChecksOf(cfg), KernelPaths(cfg)}
 }
 
 // change gives v another value, which is not zero. It reports whether it could.
@@ -82,7 +83,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			field := reflect.ValueOf(&s).Elem().Field(i)
 			switch name := fields.Field(i).Name; name {
 			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "Allow", "Deny", "DeclRange",
-				"SendProxyUDP", "SNI", "PreferStrict":
+				"TimeoutRange", "SendProxyUDP", "SNI", "PreferStrict":
 			default:
 				if !change(field) {
 					t.Errorf("this test does not know how to change %s", name)
