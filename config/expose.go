@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
 // A MeshServer says where the services that this host exposes are served to Consul's service mesh.
@@ -156,6 +158,9 @@ func (l *loader) mesh(root *block) {
 		}
 		l.cfg.Expose = append(l.cfg.Expose, root.inner(hb, exposeSchema()).expose(name, hb.DefRange))
 	}
+	if b != nil && len(seen) > 0 {
+		l.agentOfHost(b)
+	}
 	for _, s := range l.cfg.Services {
 		of, isExposed := strings.CutPrefix(s.Name, exposedPrefix)
 		of, _, _ = strings.Cut(of, ":")
@@ -164,6 +169,23 @@ func (l *loader) mesh(root *block) {
 				"Give this service another name.", place(first), s.Name)
 		}
 	}
+}
+
+// agentOfHost reports several addresses of Consul of which the first, at which sidecars are registered, cannot be that of
+// this host's agent. Where a name leads is not known here.
+func (l *loader) agentOfHost(b *block) {
+	all := l.cfg.Consul.Address.All()
+	agent, err := hostport.ParseAgent(all[0])
+	if err != nil || len(all) == 1 || agent.Socket != "" {
+		return
+	}
+	ip, err := netip.ParseAddr(agent.URL.Hostname())
+	if err != nil || ip.Unmap().IsLoopback() || ip.Unmap() == l.cfg.Mesh.Bind {
+		return
+	}
+	l.problem(b.head.Ptr(), "Agent of another host", "address: exposed services are registered at the first address of "+
+		"Consul, which must be that of the agent of this host. %q is neither a loopback address nor bind. Put the "+
+		"address of this host's agent first, such as \"127.0.0.1:8500\", or write only that one.", all[0])
 }
 
 // exposedName reports the name of an exposed service that cannot be the name of an identity.

@@ -111,3 +111,18 @@ func TestExposedNames(t *testing.T) {
 		t.Errorf("got %q and %q", a, b)
 	}
 }
+
+// Sidecars are registered at the first address of Consul, which must not be that of another host.
+func TestExposeAtTheAgentOfThisHost(t *testing.T) {
+	for addresses, valid := range map[string]bool{
+		`"10.0.0.9:8500"`: true, `["10.0.0.9:8500"]`: true, `["127.0.0.1:8500", "10.0.0.9:8500"]`: true,
+		`["unix:///run/consul.sock", "10.0.0.9:8500"]`: true, `["https://[::1]:8501", "https://10.0.0.9:8501"]`: true,
+		`["10.0.0.5:8500", "10.0.0.9:8500"]`: true, `["agent.example:8500", "10.0.0.9:8500"]`: true,
+		`["10.0.0.9:8500", "127.0.0.1:8500"]`: false, `["https://[2001:db8::9]", "https://[::1]:8501"]`: false,
+	} {
+		cfg, diags := loadText("consul { address = "+addresses+" }\n"+exposeWeb, nil)
+		if got := cfg != nil; got != valid {
+			t.Errorf("%s: valid: got %v, want %v: %v", addresses, got, valid, diags)
+		}
+	}
+}
