@@ -26,7 +26,7 @@ type Mux struct {
 	// so that the updates of a service keep their order. mu is never held while sets call the next sink.
 	mu       sync.Mutex
 	prepared int               // number of calls of Start and Extend
-	inForce  map[string]bool   // the configured services
+	inForce  map[string]bool   // the configured services; nil before the first Commit
 	speakers map[string]*Input // by service: the input whose sets are used
 	heard    map[string]bool   // services for which a speaker's set has been passed on
 	departed []string          // services that the last Commit removed; their sets stay for their remaining clients
@@ -36,11 +36,12 @@ type Mux struct {
 func NewMux(sets *Sets) *Mux {
 	return &Mux{
 		sets: sets, ready: make(chan struct{}),
-		inForce: map[string]bool{}, speakers: map[string]*Input{}, heard: map[string]bool{},
+		speakers: map[string]*Input{}, heard: map[string]bool{},
 	}
 }
 
-// Ready returns a channel that is closed once every service in force has received a set from a source.
+// Ready returns a channel that is closed once every service in force has received a set from a source. Without services,
+// that is at the first Commit.
 func (m *Mux) Ready() <-chan struct{} { return m.ready }
 
 // Start runs a source for services. Until Commit, it holds back the source's sets of services in force. Start passes on
@@ -139,7 +140,7 @@ func (m *Mux) readyLocked() {
 		return
 	default:
 	}
-	if len(m.inForce) == 0 || len(m.heard) < len(m.inForce) {
+	if m.inForce == nil || len(m.heard) < len(m.inForce) {
 		return
 	}
 	for name := range m.inForce {

@@ -91,6 +91,18 @@ func TestMuxHandsServicesOver(t *testing.T) {
 	serves(t, b, "gone", lb.ErrMissingServiceEntry.Error())
 }
 
+// Without services, a Mux is ready when that is in force.
+func TestMuxWithoutServicesIsReady(t *testing.T) {
+	in := NewMux(NewSets(lb.NewRoundRobin(), NewEvents(), nil))
+	select {
+	case <-in.Ready():
+		t.Error("ready before Commit")
+	default:
+	}
+	in.Commit(nil)
+	<-in.Ready()
+}
+
 func TestMuxKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
 	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
