@@ -30,6 +30,7 @@ type exposures struct {
 
 	// The holder of Daemon.reloading, or the start, uses these fields.
 	inForce map[string]*exposure // by the name of the service in Consul
+	started bool                 // start has been called
 
 	// The same changes these. The registrar is nil until a configuration exposes a service.
 	registrar atomic.Pointer[registrar]
@@ -326,9 +327,9 @@ func (e *exposures) leadsBack(addr netip.AddrPort) bool {
 	return !e.d.cycles.Usable("", lb.Endpoint{Addr: addr})
 }
 
-// serve gives the instances of set a listener each, and closes those of all others. After an error nothing has changed.
-// It waits for a reload that is under way.
-func (e *exposures) serve(set []sidecar.Instance) error {
+// serve gives the instances of set a listener each, and closes those of all others. It waits for a reload that is under
+// way. After an error nothing has changed; that is so if the registrar that calls is not in force any more.
+func (e *exposures) serve(by *registrar, set []sidecar.Instance) error {
 	d := e.d
 	ctx, cancel := d.untilTheEnd(d.ctx)
 	defer cancel()
@@ -338,6 +339,9 @@ func (e *exposures) serve(set []sidecar.Instance) error {
 	defer d.reloading.giveBack()
 	if by := d.upgrades.Successor(); by != nil {
 		return &upgrade.ReplacedError{By: *by}
+	}
+	if e.registrar.Load() != by {
+		return errors.New("a reload has replaced the registrar")
 	}
 	all := e.served(set, e.inForce)
 	if len(all) < len(set) {

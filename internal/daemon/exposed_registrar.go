@@ -41,13 +41,15 @@ func (e *exposures) prepareRegistrar(next *config.Config, blocks map[string]*exp
 	if err != nil {
 		return nil, fmt.Errorf("expose: %w", err)
 	}
-	r := sidecar.New(sidecar.Options{
+	r := &registrar{consul: next.Consul, mesh: *next.Mesh, client: client}
+	r.Registrar = sidecar.New(sidecar.Options{
 		Consul: client, Logger: e.d.log, Bind: next.Mesh.Bind,
 		Ports:    sidecar.Ports{First: uint16(next.Mesh.Ports.First), Last: uint16(next.Mesh.Ports.Last)},
-		StateDir: next.StateDir, Saved: saved, LeadsBack: e.leadsBack, Instances: e.serve, Report: e.report,
+		StateDir: next.StateDir, Saved: saved, LeadsBack: e.leadsBack, Report: e.report,
+		Instances: func(set []sidecar.Instance) error { return e.serve(r, set) },
 	})
 	r.Apply(servicesToExpose(blocks))
-	return &registrar{Registrar: r, consul: next.Consul, mesh: *next.Mesh, client: client}, nil
+	return r, nil
 }
 
 // instancesOf returns the instances of r that have a listener, or get one.
@@ -69,7 +71,7 @@ func servicesToExpose(blocks map[string]*exposure) (services []sidecar.Service) 
 }
 
 // commitRegistrar puts what prepareRegistrar has returned in force. The former registrar leaves its registrations to
-// it. Before start, it does not run.
+// it. It runs at once, or from the call of start on.
 func (e *exposures) commitRegistrar(next *registrar) {
 	former := e.registrar.Swap(next)
 	if former != nil && former != next {
@@ -79,7 +81,7 @@ func (e *exposures) commitRegistrar(next *registrar) {
 		return
 	}
 	e.tell()
-	if former != nil && former != next {
+	if e.started {
 		e.start()
 	}
 }
@@ -122,8 +124,9 @@ func (e *exposures) tellOnceReady(ctx context.Context, x *exposure) {
 	}
 }
 
-// start runs the registrar in force, if it does not run yet.
+// start runs the registrar in force, if it does not run yet. Those of later reloads run at once.
 func (e *exposures) start() {
+	e.started = true
 	r := e.registrar.Load()
 	if r == nil || r.cancel != nil {
 		return

@@ -141,6 +141,27 @@ func TestServiceIsExposed(t *testing.T) {
 	x.awaitSidecars()
 }
 
+// A reload exposes the first service, and no earlier one. Another range of ports moves it.
+func TestReloadExposesTheFirstService(t *testing.T) {
+	x := newExposing(t)
+	x.register("hello", "hello", instance(t, "one"))
+	s := serveConfiguration(t, x.head+dialsHello, nil)
+	s.mustReload(x.head+dialsHello+"expose \"hello\" {}\n", "1 exposed service added")
+	x.awaitSidecars("hello-lictor-proxy")
+	testproc.Await(t, "an endpoint", func() bool { _, err := dial(t, s.address("hello")); return err == nil })
+	before := s.address("mesh:hello")
+	moved := strings.Replace(x.head, "23000-23099", "23100-23199", 1)
+	s.mustReload(moved+dialsHello+"expose \"hello\" {}\n", "changed: mesh.ports")
+	testproc.Await(t, "another listener", func() bool {
+		now := s.address("mesh:hello")
+		return now != "" && now != before
+	})
+	x.awaitSidecars("hello-lictor-proxy")
+	testproc.Await(t, "the endpoint has moved", func() bool { _, err := dial(t, s.address("hello")); return err == nil })
+	s.stop()
+	x.awaitSidecars()
+}
+
 // An upgrade hands the listeners and registrations over, and the former process judges its live connections.
 func TestUpgradeKeepsExposedServices(t *testing.T) {
 	x := newExposing(t)
