@@ -46,7 +46,8 @@ func TestAPIIsDocumented(t *testing.T) {
 		endpoints.KindJoined, endpoints.KindLeft, endpoints.KindChanged, endpoints.KindOut, endpoints.KindHeld,
 		endpoints.KindEjected, endpoints.KindReturned, endpoints.KindDrained, endpoints.KindUndrained,
 		endpoints.KindStale, endpoints.KindRecovered, endpoints.KindReload, endpoints.KindUpgrade,
-		endpoints.KindExposed, endpoints.KindLogLevel, endpoints.KindDenied, endpoints.KindAllowed,
+		endpoints.KindExposed, endpoints.KindForbidden, endpoints.KindLogLevel, endpoints.KindDenied,
+		endpoints.KindAllowed,
 	}
 	words := []string{
 		ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby,

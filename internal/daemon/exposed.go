@@ -40,11 +40,14 @@ type exposures struct {
 	mu      sync.Mutex      // guards changed
 	changed map[string]bool // services in Consul whose clients must be judged again
 	wake    chan struct{}   // has an element while changed is not empty
+
+	forbidden forbidden
 }
 
 func newExposures(d *Daemon) *exposures {
 	e := &exposures{d: d, changed: map[string]bool{}, wake: make(chan struct{}, 1)}
 	e.live.Store(&[]exposed{})
+	e.forbidden.add = d.events.Add
 	return e
 }
 
@@ -216,7 +219,7 @@ func (e *exposures) served(set []sidecar.Instance, blocks map[string]*exposure) 
 			one.name = e.freeName(i, taken)
 		}
 		if !known || one.of != was.of || i.Service != was.Service {
-			one.accept = one.of.acceptTLS()
+			one.accept = e.acceptTLS(one.of, one.name)
 		}
 		all = append(all, one)
 	}
@@ -246,9 +249,14 @@ func (e *exposures) names() map[string]string {
 	return all
 }
 
-// acceptTLS returns how TLS is spoken with the clients of a new instance.
-func (x *exposure) acceptTLS() *proxy.AcceptTLS {
-	server := x.identity.Server(mesh.ServerOptions{Admit: x.admit})
+// acceptTLS returns how TLS is spoken with the clients of a new instance, which is a service of x. name is that of the
+// service of the proxier.
+func (e *exposures) acceptTLS(x *exposure, name string) *proxy.AcceptTLS {
+	server := x.identity.Server(mesh.ServerOptions{Admit: func(c mesh.Client) error {
+		err := x.admit(c)
+		e.forbidden.note(name, c.URI, forbiddenEntry, err)
+		return err
+	}})
 	return &proxy.AcceptTLS{Config: server.Config, Timeout: x.settings.HandshakeTimeout,
 		Plain: x.settings.Intentions == config.IntentionsPermissive}
 }
@@ -392,7 +400,11 @@ func (e *exposures) judge(ctx context.Context) {
 		e.mu.Unlock()
 		for _, one := range e.instances() {
 			if changed[one.Service] {
-				e.d.proxier.Reexamine(one.name, one.of.reexamine)
+				e.d.proxier.Reexamine(one.name, func(peer *proxy.TLSPeer) error {
+					err := one.of.reexamine(peer)
+					e.forbidden.note(one.name, peer.Identity(), forbiddenNow, err)
+					return err
+				})
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/mesh"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
@@ -97,6 +98,13 @@ func (s *served) exposedAs(service string) (one admin.Exposed) {
 	return one
 }
 
+// hasEvent reports whether there is an event of the kind whose text ends with end.
+func (s *served) hasEvent(kind endpoints.Kind, end string) bool {
+	return slices.ContainsFunc(s.events.Export(), func(e endpoints.Event) bool {
+		return e.Kind == kind && strings.HasSuffix(e.Text, end)
+	})
+}
+
 // A service of this host is reached through both ends of one Lictor. Reloads add and remove exposed services, and
 // intentions end connections. At the end, nothing is registered any more.
 func TestServiceIsExposed(t *testing.T) {
@@ -133,8 +141,12 @@ func TestServiceIsExposed(t *testing.T) {
 	if _, err := dial(t, s.address("hello")); err == nil {
 		t.Error("a client that is denied was served")
 	}
+	const denies = `intention "web" -> "hello" (precedence 9) denies`
+	for _, want := range []string{"any more, and is cut off: " + denies, "/svc/web may not use the service: " + denies} {
+		testproc.Await(t, want, func() bool { return s.hasEvent(endpoints.KindForbidden, want) })
+	}
 	if e, _ := s.explainAccess(t.Context(), "web", "hello"); !e.Known || e.Allowed ||
-		e.By != `intention "web" -> "hello" (precedence 9) denies` {
+		e.By != denies {
 		t.Errorf("got %+v", e)
 	}
 	s.stop()
