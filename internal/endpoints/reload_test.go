@@ -105,7 +105,7 @@ func TestReadyNeedsASourcesWord(t *testing.T) {
 	m := NewMux(s)
 	in, say := startScripted(t, m, "web", "dns")
 	say("dns", "d") // before the first Commit
-	m.Commit(nil, in)
+	m.Commit([]string{"web"}, in)
 	m.Commit([]string{"web", "dns"}, in)
 	serves(t, b, "web", "saved")
 	if !open(m.Ready()) {
