@@ -73,7 +73,9 @@ func (s *Service) offKernelPath(isShared bool) string {
 		applies bool
 		why     string
 	}{
-		{s.Protocol == UDP, "is udp, and the kernel path is for tcp"},
+		{s.Requests > 0, "has requests, and the kernel path counts no datagrams"},
+		{s.Responses != 0, "has responses, and the kernel path counts no datagrams"},
+		{s.Protocol == UDP && s.MaxSessions != DefaultMaxSessions, "has max_sessions, and the kernel path has no limits"},
 		{s.Balance != RoundRobin, fmt.Sprintf("has balance = %q, and the kernel path knows only %q", s.Balance,
 			RoundRobin)},
 		{s.Sticky > 0, "has sticky, and the kernel path knows only turns"},
@@ -90,7 +92,7 @@ func (s *Service) offKernelPath(isShared bool) string {
 		{s.MaxConnectionsPerEndpoint > 0, "has max_connections_per_endpoint, and the kernel path has no limits"},
 		{s.MaxConnectionsPerClient > 0, "has max_connections_per_client, and the kernel path has no limits"},
 		{s.MaxAge > 0, "has max_age, and the kernel path ends no connection"},
-		{s.TimeoutRange != (hcl.Range{}),
+		{s.Protocol == TCP && s.TimeoutRange != (hcl.Range{}),
 			"has idle_timeout or half_close_timeout, and the kernel path ends no connection"},
 		{slices.ContainsFunc(s.Listen, func(l Listener) bool { return l.Path != "" }),
 			"listens on a Unix socket, and the kernel path is for addresses"},

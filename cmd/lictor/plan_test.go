@@ -121,10 +121,10 @@ func TestPlanSaysWhichServicesAreOnTheKernelPath(t *testing.T) {
 	t.Parallel()
 	f := planned(t, staticWeb, admin.Status{})
 	out, said := plan(t, exitOK, f, "kernel_path = \"auto\"\n"+staticWeb+
-		strings.NewReplacer("web", "dns", "9000", "9002\n  protocol = \"udp\"").Replace(staticWeb))
+		strings.NewReplacer("web", "dns", "9000", "9002\n  max_age = \"1h\"").Replace(staticWeb))
 	const want = `
 kernel path: 1 service (web)
-not on the kernel path: 1 service (dns): the service is udp, and the kernel path is for tcp
+not on the kernel path: 1 service (dns): the service has max_age, and the kernel path ends no connection
 `
 	if !strings.HasSuffix(out+said, want) {
 		t.Errorf("got:\n%s%s\nwant at the end:\n%s", out, said, want)

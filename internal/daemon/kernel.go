@@ -124,7 +124,7 @@ func (k *kernelKeeper) prepare(cfg *config.Config) (step, error) {
 func cutsNeeded(cfg *config.Config, path kernelPath) error {
 	cannot := cannotCut(path)
 	needs := slices.ContainsFunc(cfg.Services, func(s config.Service) bool {
-		return s.KernelPath == config.KernelPathOn && s.OnLeave != (config.OnLeave{})
+		return s.KernelPath == config.KernelPathOn && (s.OnLeave != (config.OnLeave{}) || s.Protocol == config.UDP)
 	})
 	if cannot == nil || !needs {
 		return nil
@@ -169,14 +169,23 @@ func (k *kernelKeeper) commit(cfg *config.Config, path kernelPath, err error) {
 	for i := range cfg.Services {
 		k.asked[cfg.Services[i].Name] = cfg.Services[i].KernelPath.String()
 	}
+	var changed []*kernelService
 	for name, s := range before {
-		if next[name] != nil && former == path {
+		if next[name] != nil && next[name].udp != s.udp {
+			changed = append(changed, s)
+		} else if next[name] != nil && former == path {
 			next[name].keep(s)
 		}
 	}
 	k.opened = nil
 	k.path, k.cgroup, k.services, k.off = path, cfg.KernelPathCgroup, next, off
 	k.mu.Unlock()
+	for _, s := range changed {
+		if former == path {
+			k.removeLocked(path, s.name) // its protocol has changed
+			s.release()
+		}
+	}
 	for name := range next {
 		k.feedLocked(name)
 	}
@@ -212,9 +221,13 @@ func kernelServices(
 			off[s.Name] = err.Error()
 		case cannotCut != nil && s.OnLeave != (config.OnLeave{}):
 			off[s.Name] = "the service has on_leave: " + cannotCut.Error()
+		case cannotCut != nil && s.Protocol == config.UDP:
+			off[s.Name] = "sockets that are connected to an endpoint that has left: " + cannotCut.Error()
 		default:
-			on[s.Name] = &kernelService{name: s.Name, listen: listen[s.Name], timeout: s.ConnectTimeout,
-				onLeave: onLeaveOf(s.OnLeave), known: map[uint64]*lb.Member{}, keys: map[lb.MemberKey]uint64{}}
+			on[s.Name] = &kernelService{name: s.Name, listen: listen[s.Name], udp: s.Protocol == config.UDP,
+				idle: s.IdleTimeout, timeout: s.ConnectTimeout,
+				onLeave: onLeaveOf(s.OnLeave), known: map[uint64]*lb.Member{}, keys: map[lb.MemberKey]uint64{},
+				ended: map[uint64]bool{}}
 		}
 	}
 	return on, off

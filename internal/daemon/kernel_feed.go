@@ -27,6 +27,8 @@ const (
 type kernelService struct {
 	name    string
 	listen  []netip.AddrPort
+	udp     bool
+	idle    time.Duration // of UDP sessions
 	timeout time.Duration
 	onLeave proxy.OnLeave
 
@@ -41,6 +43,8 @@ type kernelService struct {
 	// keys is its inverse. Both are guarded by mu.
 	known map[uint64]*lb.Member
 	keys  map[lb.MemberKey]uint64
+
+	ended map[uint64]bool // UDP: the endpoints that are no members, and whose sockets were ended; guarded by mu
 }
 
 // A kernelMember is an endpoint on the kernel path.
@@ -51,7 +55,7 @@ type kernelMember struct {
 
 // keep takes over what was known of s, which served the same name.
 func (s *kernelService) keep(was *kernelService) {
-	s.last, s.keys, s.members, s.known = was.last, was.keys, was.members, was.known
+	s.last, s.keys, s.members, s.known, s.ended = was.last, was.keys, was.members, was.known, was.ended
 }
 
 // feedLocked makes the kernel path have the endpoints of a service that a pick could return now.
@@ -100,14 +104,17 @@ func (k *kernelKeeper) feedLocked(name string) {
 func (k *kernelKeeper) kernelServiceOf(
 	s *kernelService, choices []lb.Choice,
 ) (next kernel.Service, members map[uint64]kernelMember, named bool) {
-	next = kernel.Service{Name: s.name, Listen: s.listen, ConnectTimeout: s.timeout,
+	next = kernel.Service{Name: s.name, Listen: s.listen, UDP: s.udp, ConnectTimeout: s.timeout,
 		Endpoints: make([]kernel.Endpoint, 0, len(choices))}
+	if s.udp {
+		next.IdleTimeout = s.idle
+	}
 	members = make(map[uint64]kernelMember, len(choices))
 	for _, c := range choices {
 		addr, known := c.Member.Addr, true
 		if c.Member.Host != "" {
 			named = true
-			addr, known = k.addressOf(s.name, c.Member.Endpoint)
+			addr, known = k.addressOf(s, c.Member.Endpoint)
 		}
 		if !known || c.Member.Path != "" || addr.Addr().Zone() != "" {
 			continue
@@ -136,15 +143,19 @@ func (k *kernelKeeper) keyOf(s *kernelService, m *lb.Member) uint64 {
 
 // addressOf returns the address at which Lictor would dial an endpoint with a host name first. If the name is not
 // known, addressOf looks it up in the background, and returns false.
-func (k *kernelKeeper) addressOf(service string, e lb.Endpoint) (netip.AddrPort, bool) {
+func (k *kernelKeeper) addressOf(s *kernelService, e lb.Endpoint) (netip.AddrPort, bool) {
+	network, protocol := lb.TCP, proxy.TCP
+	if s.udp {
+		network, protocol = lb.UDP, proxy.UDP
+	}
 	addrs, ok := k.resolver.Known(e.Host)
 	if !ok {
-		k.lookUp(service, e.Host)
+		k.lookUp(s.name, e.Host)
 		return netip.AddrPort{}, false
 	}
-	for _, addr := range k.resolver.Order(lb.TCP, e, addrs) {
+	for _, addr := range k.resolver.Order(network, e, addrs) {
 		at := netip.AddrPortFrom(addr, e.Addr.Port())
-		if k.admit(service, proxy.TCP, e, at) == nil {
+		if k.admit(s.name, protocol, e, at) == nil {
 			return at, true
 		}
 	}

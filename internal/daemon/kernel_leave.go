@@ -24,8 +24,9 @@ func (t goneTee) NotifyGone(f func([]*lb.Member)) {
 }
 
 // settleLeft cuts the connections to endpoints that have left, as on_leave says, and forgets endpoints of which the
-// kernel path has no counters any more. It returns after which time it should be called again; zero means when an
-// endpoint leaves. The caller must hold feeding.
+// kernel path has no counters any more. It also ends the UDP sockets that are connected to an endpoint which no pick can
+// return any more: the kernel path does not see what they send, so they would send it there for ever. settleLeft returns
+// after which time it should be called again; zero means when an endpoint leaves. The caller must hold feeding.
 func (k *kernelKeeper) settleLeft(s *kernelService, path kernelPath) (again time.Duration) {
 	k.mu.Lock()
 	none := len(s.known) == len(s.members)
@@ -42,6 +43,7 @@ func (k *kernelKeeper) settleLeft(s *kernelService, path kernelPath) (again time
 	var keys []uint64
 	for key, m := range s.known {
 		if _, is := s.members[key]; is {
+			delete(s.ended, key)
 			continue
 		}
 		n, counted := open[key]
@@ -49,6 +51,11 @@ func (k *kernelKeeper) settleLeft(s *kernelService, path kernelPath) (again time
 		if !counted {
 			delete(s.known, key)
 			delete(s.keys, m.Key())
+			delete(s.ended, key)
+			continue
+		}
+		if s.udp && !s.ended[key] {
+			keys, s.ended[key] = append(keys, key), true
 		}
 		if n == 0 {
 			continue
@@ -89,8 +96,10 @@ func (k *kernelKeeper) cutLocked(service string, path kernelPath, keys []uint64)
 		k.log.Error("connections to endpoints that have left are not cut", "service", service, "error", err)
 		return
 	}
-	k.log.Info("connections on the kernel path were cut, their endpoints have left", "service", service,
-		"connections", n)
+	if n > 0 {
+		k.log.Info("connections on the kernel path were cut, their endpoints have left", "service", service,
+			"connections", n)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.cut[service] += int64(n)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -32,14 +33,17 @@ type noteKernel struct {
 	closed   bool
 	yielded  bool
 
-	cannotCut error // what Cut returns
-	left      []kernel.EndpointCounters
+	cannotCut       error // what Cut returns
+	changedProtocol bool  // a service changed its protocol, which is not allowed
+	left            []kernel.EndpointCounters
 }
 
 func (n *noteKernel) Set(s kernel.Service) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.refuses == nil {
+		was, is := n.services[s.Name]
+		n.changedProtocol = n.changedProtocol || is && was.UDP != s.UDP
 		for _, e := range n.services[s.Name].Endpoints { // their counters stay
 			n.left = append(n.left, kernel.EndpointCounters{Key: e.Key, Left: true})
 		}
@@ -422,5 +426,59 @@ func TestKernelPathThatCannotCut(t *testing.T) {
 	_, err := x.prepare(mustParse(t, strings.Replace(pathWithCut, "auto", "on", 1)))
 	if err == nil || !strings.Contains(err.Error(), "CAP_PERFMON is missing") {
 		t.Errorf("with on: %v", err)
+	}
+}
+
+// TestUDPSocketsEndWhenTheirEndpointLeaves checks that sockets which are connected to an endpoint are ended once when no
+// pick can return it any more, and again after it was back. Nobody needs to know why.
+func TestUDPSocketsEndWhenTheirEndpointLeaves(t *testing.T) {
+	x := keepKernel(t)
+	a, b := at("127.0.0.1:1"), at("127.0.0.1:2")
+	x.update("web", a, b)
+	x.use(t, "service \"web\" {\nlisten = 9000\nprotocol = \"udp\"\nidle_timeout = \"5m\"\n"+
+		"kernel_path = \"on\"\n}\n")
+	x.await(t, "web", a.Addr.String(), b.Addr.String())
+	x.note.mu.Lock()
+	if s := x.note.services["web"]; !s.UDP || s.IdleTimeout != 5*time.Minute {
+		t.Errorf("the kernel path has %+v", s)
+	}
+	x.note.mu.Unlock()
+	for range 2 {
+		key := x.key("web", a.ID)
+		x.note.mu.Lock()
+		x.note.cut = nil
+		x.note.mu.Unlock()
+		x.update("web", b)
+		cut := func() []uint64 {
+			x.note.mu.Lock()
+			defer x.note.mu.Unlock()
+			return slices.Clone(x.note.cut)
+		}
+		testproc.Await(t, "the end of its sockets", func() bool { return len(cut()) > 0 })
+		x.changed("web")
+		x.update("web", a, b)
+		x.await(t, "web", a.Addr.String(), b.Addr.String())
+		if got := cut(); !slices.Equal(got, []uint64{key}) {
+			t.Errorf("ended the sockets of the endpoints %v, want %v once", got, key)
+		}
+	}
+}
+
+// TestServiceOnTheKernelPathChangesItsProtocol checks that such a service begins anew.
+func TestServiceOnTheKernelPathChangesItsProtocol(t *testing.T) {
+	x := keepKernel(t)
+	x.update("web", at("127.0.0.1:1"))
+	tcp := "service \"web\" {\nlisten = 9000\nkernel_path = \"on\"\n}\n"
+	for _, text := range []string{tcp, strings.Replace(tcp, "{", "{\nprotocol = \"udp\"", 1), tcp} {
+		x.use(t, text)
+		x.await(t, "web", "127.0.0.1:1")
+		x.note.mu.Lock()
+		if got, want := x.note.services["web"].UDP, strings.Contains(text, "udp"); got != want {
+			t.Errorf("UDP: %v, want %v", got, want)
+		}
+		if x.note.changedProtocol {
+			t.Error("a service has changed its protocol without its removal")
+		}
+		x.note.mu.Unlock()
 	}
 }
