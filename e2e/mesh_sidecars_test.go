@@ -210,7 +210,7 @@ func TestMeshDoesNotExposeTheAdminAPI(t *testing.T) {
 	l := runLictor(t, consulBlock(c)+block+fmt.Sprintf("admin { listen = %q }\n", admin)+expose("billing"))
 	eventually(t, "the status says why", func() error {
 		_, out := l.ask(t, "mesh", "status", "-json", "-admin", admin.String())
-		if !strings.Contains(out, "admin API") {
+		if !strings.Contains(out, "the instance is a listener of this lictor") {
 			return errors.New(out)
 		}
 		return nil
@@ -226,7 +226,10 @@ func TestMeshNeedsTheRightToExpose(t *testing.T) {
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.configure(t, intentionsOf("billing", allows("web")))
 	c.register(t, "billing", "billing", startEcho(t, "a").addr)
-	const few = `node_prefix "" { policy = "read" }` + "\n" + `service_prefix "" { policy = "read" }`
+	_, rules, _ := strings.Cut(readFile(t, "../docs/mesh.md"), "```hcl consul-policy-exposed\n")
+	rules, _, _ = strings.Cut(rules, "```")
+	rules = strings.ReplaceAll(rules, "hello", "billing")
+	few := strings.ReplaceAll(rules, "write", "read")
 	policy, token := c.tokenFor(t, few)
 	block, at := meshAt(t, 1)
 	l := runLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token = %q\n}\n", c.HTTP, token)+block+expose("billing"))
@@ -238,7 +241,7 @@ func TestMeshNeedsTheRightToExpose(t *testing.T) {
 		_, _, err := c.api.ACL().PolicyUpdate(policy, nil)
 		must(t, err)
 	}
-	rights(few + "\n" + `service "billing" { policy = "write" }`)
+	rights(rules)
 	c.awaitSidecars(t, "billing", 1)
 	web := c.as(t, "web", "billing")
 	awaitServed(t, at, web, "a")
