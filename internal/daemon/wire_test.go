@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
+	"github.com/lictor-proxy/lictor/internal/mesh"
+	"github.com/lictor-proxy/lictor/internal/sidecar"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -334,5 +337,60 @@ func TestChecksOfServicesWithTLS(t *testing.T) {
 	}
 	if got := of(config.Check{HTTP: "/"}, nil); got.HTTPS {
 		t.Errorf("got %+v without TLS", got)
+	}
+}
+
+// wiredExposed has what the daemon makes from an expose block for an instance.
+type wiredExposed struct {
+	Proxy   []proxy.Service
+	TLS     proxy.AcceptTLS
+	Balance lb.Options
+	Denied  string // why a client is denied; empty if it is not
+}
+
+func wireExposed(s config.Expose) (w wiredExposed) {
+	cfg := &config.Config{Expose: []config.Expose{s}}
+	k := newKeyring(hclog.NewNullLogger(), nil)
+	k.mesh.client = new(Daemon).clientOf
+	store, err := k.mesh.prepare(cfg)
+	if err != nil {
+		panic(err)
+	}
+	e := newExposures(new(Daemon))
+	all := e.served([]sidecar.Instance{{Service: s.Name, Listen: netip.MustParseAddrPort("127.0.0.1:23000"),
+		Local: netip.MustParseAddrPort("127.0.0.1:80")}}, e.open(cfg, store))
+	w.Proxy, w.TLS, w.Balance = exposedServices(all), *all[0].accept, balancing(all[0].service(), nil)
+	w.Proxy[0].AcceptTLS, w.TLS.Config = nil, nil // functions cannot be compared
+	if err := all[0].of.admit(mesh.Client{Service: "web", Namespace: "default"}); err != nil {
+		w.Denied = err.Error()
+	}
+	return w
+}
+
+// Every argument of an expose block is used. Local is for the registrar, see servicesToExpose.
+func TestEveryArgumentOfAnExposedServiceIsUsed(t *testing.T) {
+	before := wireExposed(config.Expose{Name: "hello"})
+	if !reflect.DeepEqual(wireExposed(config.Expose{Name: "hello"}), before) {
+		t.Fatal("two equal blocks differ")
+	}
+	fields := reflect.TypeFor[config.Expose]()
+	for i := range fields.NumField() {
+		s := config.Expose{Name: "hello"}
+		field := reflect.ValueOf(&s).Elem().Field(i)
+		switch value := field.Addr().Interface().(type) {
+		case *[]string:
+			*value = []string{"other"}
+		case *[]netip.Prefix:
+			*value = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		case *netip.AddrPort, *hcl.Range:
+			continue
+		default:
+			if !change(field) {
+				t.Errorf("this test does not know how to change %s", fields.Field(i).Name)
+			}
+		}
+		if reflect.DeepEqual(wireExposed(s), before) {
+			t.Errorf("%s is not used", fields.Field(i).Name)
+		}
 	}
 }
