@@ -22,6 +22,7 @@ type registrar struct {
 	mesh   config.MeshServer
 	client *consul.Client
 	cancel context.CancelFunc // nil if the registrar does not run
+	former *registrar         // of another agent: its registrations end before this one runs; may be nil
 }
 
 // prepareRegistrar returns the registrar for next. It is the one in force if that fits, or if nothing is exposed any
@@ -71,10 +72,14 @@ func servicesToExpose(blocks map[string]*exposure) (services []sidecar.Service) 
 }
 
 // commitRegistrar puts what prepareRegistrar has returned in force. The former registrar leaves its registrations to
-// it. It runs at once, or from the call of start on.
+// it, or ends them if they are at another agent. It runs at once, or from the call of start on.
 func (e *exposures) commitRegistrar(next *registrar) {
 	former := e.registrar.Swap(next)
-	if former != nil && former != next {
+	switch {
+	case former == nil || former == next:
+	case next != nil && former.consul.Address != next.consul.Address:
+		next.former = former
+	default:
 		former.leave()
 	}
 	if next == nil {
@@ -135,6 +140,11 @@ func (e *exposures) start() {
 	ctx, r.cancel = context.WithCancel(context.Background())
 	e.d.runUntilEnd(func(daemon context.Context) {
 		defer context.AfterFunc(daemon, r.cancel)()
+		if r.former != nil {
+			e.conclude(r.former, "not deregistered", (*sidecar.Registrar).End)
+			r.former.leave()
+			r.former = nil
+		}
 		var running sync.WaitGroup
 		running.Go(func() { r.client.Run(ctx) })
 		r.Run(ctx)
@@ -167,13 +177,17 @@ func (e *exposures) export() []byte {
 }
 
 // drain puts the registrations into maintenance, because Lictor accepts no more clients.
-func (e *exposures) drain() { e.conclude("not put into maintenance", (*sidecar.Registrar).Drain) }
+func (e *exposures) drain() {
+	e.conclude(e.registrar.Load(), "not put into maintenance", (*sidecar.Registrar).Drain)
+}
 
 // withdraw removes the registrations.
-func (e *exposures) withdraw() { e.conclude("not deregistered", (*sidecar.Registrar).End) }
+func (e *exposures) withdraw() {
+	e.conclude(e.registrar.Load(), "not deregistered", (*sidecar.Registrar).End)
+}
 
-func (e *exposures) conclude(failed string, f func(*sidecar.Registrar, context.Context) error) {
-	r := e.registrar.Load()
+// conclude calls f, which changes the registrations of r at the agent. r may be nil.
+func (e *exposures) conclude(r *registrar, failed string, f func(*sidecar.Registrar, context.Context) error) {
 	if r == nil {
 		return
 	}

@@ -174,6 +174,23 @@ func TestReloadExposesTheFirstService(t *testing.T) {
 	x.awaitSidecars()
 }
 
+// A reload that goes to another agent leaves no registration at the former one.
+func TestReloadMovesExposedServicesToAnotherAgent(t *testing.T) {
+	x, y := newExposing(t), newExposing(t)
+	x.register("hello", "hello", instance(t, "one"))
+	y.register("hello", "hello", instance(t, "one"))
+	s := serveConfiguration(t, x.head+"expose \"hello\" {}\n", nil)
+	x.awaitSidecars("hello-lictor-proxy")
+	moved := strings.Replace(x.head, x.agent.HTTP, y.agent.HTTP, 1)
+	if _, err := s.reload(moved + "expose \"hello\" {}\n"); err != nil {
+		t.Fatal(err)
+	}
+	y.awaitSidecars("hello-lictor-proxy")
+	x.awaitSidecars()
+	s.stop()
+	y.awaitSidecars()
+}
+
 // An upgrade hands the listeners and registrations over, and the former process judges its live connections.
 func TestUpgradeKeepsExposedServices(t *testing.T) {
 	x := newExposing(t)
