@@ -67,7 +67,9 @@ Options:
                       the kernel path. For
                       services of the mesh, ask for the certificate of each
                       identity, follow the discovery chain, and shake hands
-                      with one instance. Needs Consul. Nothing is served.
+                      with one instance. For exposed services, check what
+                      they need at this host and in Consul. Needs Consul.
+                      Nothing is served.
 ` + askOptions + `  -json               Print the result to stdout as JSON, in the format of
                       "terraform validate -json".
 

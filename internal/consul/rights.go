@@ -43,26 +43,46 @@ func (c *Client) MissingRight(ctx context.Context, service, datacenter string) s
 	if datacenter != "" {
 		values.Set("dc", datacenter)
 	}
-	var allowed []struct{ Allow bool }
-	question := []map[string]string{{"Resource": "service", "Access": "read", "Segment": service}}
-	err := c.Call(ctx, http.MethodPost, "/v1/internal/acl/authorize", values, question, &allowed)
-	if err != nil || len(allowed) != 1 {
+	mayRead, err := c.authorize(ctx, values, "read", service)
+	if err != nil {
 		return unknown
 	}
 	right := fmt.Sprintf("service:read for %q", service)
 	var nodes []json.RawMessage
 	err = c.Call(ctx, http.MethodGet, "/v1/catalog/nodes", values, nil, &nodes)
 	switch {
-	case err != nil && !allowed[0].Allow:
+	case err != nil && !mayRead:
 		return right
 	case err != nil:
 		return "node:read"
-	case !allowed[0].Allow && len(nodes) == 0:
+	case !mayRead && len(nodes) == 0:
 		return right + ", and node:read"
-	case !allowed[0].Allow:
+	case !mayRead:
 		return right
 	case len(nodes) == 0:
 		return "node:read"
 	}
 	return "node:read for the nodes that the instances are on"
+}
+
+// MayWrite reports whether the token has service:write for a service. Consul does not say so without ACLs, which is an
+// error.
+func (c *Client) MayWrite(ctx context.Context, service string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
+	defer cancel()
+	return c.authorize(ctx, url.Values{}, "write", service)
+}
+
+// authorize asks whether the token has a kind of access to a service.
+func (c *Client) authorize(ctx context.Context, values url.Values, access, service string) (bool, error) {
+	var allowed []struct{ Allow bool }
+	question := []map[string]string{{"Resource": "service", "Access": access, "Segment": service}}
+	err := c.Call(ctx, http.MethodPost, "/v1/internal/acl/authorize", values, question, &allowed)
+	switch {
+	case err != nil:
+		return false, err
+	case len(allowed) != 1:
+		return false, fmt.Errorf("%d answers to one question", len(allowed))
+	}
+	return allowed[0].Allow, nil
 }

@@ -36,8 +36,8 @@ func (e *exposures) prepareRegistrar(next *config.Config, blocks map[string]*exp
 	if now != nil {
 		saved = now.Export()
 	}
-	o := clientOptions(next.Consul)
-	o.More, o.Logger = nil, e.d.log // the instances are those of one agent
+	o := agentOptions(next.Consul)
+	o.Logger = e.d.log
 	client, err := consul.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("expose: %w", err)
@@ -45,12 +45,23 @@ func (e *exposures) prepareRegistrar(next *config.Config, blocks map[string]*exp
 	r := &registrar{consul: next.Consul, mesh: *next.Mesh, client: client}
 	r.Registrar = sidecar.New(sidecar.Options{
 		Consul: client, Logger: e.d.log, Bind: next.Mesh.Bind,
-		Ports:    sidecar.Ports{First: uint16(next.Mesh.Ports.First), Last: uint16(next.Mesh.Ports.Last)},
+		Ports:    portsOf(next.Mesh),
 		StateDir: next.StateDir, Saved: saved, LeadsBack: e.leadsBack, Report: e.report,
 		Instances: func(set []sidecar.Instance) error { return e.serve(r, set) },
 	})
 	r.Apply(servicesToExpose(blocks))
 	return r, nil
+}
+
+// agentOptions are for the agent of this host, which has the first address of Consul.
+func agentOptions(c config.Consul) consul.Options {
+	o := clientOptions(c)
+	o.More = nil
+	return o
+}
+
+func portsOf(m *config.MeshServer) sidecar.Ports {
+	return sidecar.Ports{First: uint16(m.Ports.First), Last: uint16(m.Ports.Last)}
 }
 
 // instancesOf returns the instances of r that have a listener, or get one.

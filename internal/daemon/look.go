@@ -44,7 +44,8 @@ func (l Listener) covers(p config.Protocol, to config.Listener) bool {
 // Look reports what a daemon with this configuration would find now. Look checks which instances each service would
 // use, whether Consul allows the queries, whether the listen addresses are free, and whether this host is set up for
 // transparent services. For services of the mesh, Look also asks for the certificates of their identities, and shakes
-// hands with an endpoint. The addresses of own count as free. Look serves nothing.
+// hands with an endpoint. For exposed services, Look asks this host's agent for their instances. The addresses of own
+// count as free. Look serves nothing.
 func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight, problems hcl.Diagnostics) {
 	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
 	if err != nil {
@@ -59,7 +60,9 @@ func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight,
 	}
 	problems = append(problems, answersLost(cfg, all)...)
 	problems = append(problems, leadBack(ctx, cfg, all)...)
-	return all, append(problems, tryIdentities(ctx, cfg, all)...)
+	problems = append(problems, tryIdentities(ctx, cfg, all)...)
+	exposed, more := lookAtExposed(ctx, cfg, own)
+	return append(all, exposed...), append(problems, more...)
 }
 
 // A Sight is the current result of one query of a service.

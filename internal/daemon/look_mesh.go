@@ -60,8 +60,8 @@ func whyNoWay(ctx context.Context, cfg *config.Config, q discovery.Query, consul
 		"terminating gateway for it that matches.", whatOf(of))
 }
 
-// tryIdentities asks for the certificate of each identity in cfg once, and shakes hands with one endpoint of each
-// service of the mesh. It notes successes in sights.
+// tryIdentities asks once for the certificate of each identity in cfg and for the intentions of exposed services, and
+// shakes hands with one endpoint of each service of the mesh. It notes successes in sights.
 func tryIdentities(ctx context.Context, cfg *config.Config, sights []Sight) (problems hcl.Diagnostics) {
 	if !entersMesh(cfg) {
 		return nil
@@ -78,6 +78,10 @@ func tryIdentities(ctx context.Context, cfg *config.Config, sights []Sight) (pro
 			used[s.Name] = store.Use(s.Mesh.As, s.Name)
 		}
 	}
+	for _, e := range cfg.Expose {
+		store.Use(e.Name, config.ExposedName(e.Name, 1))
+		store.Intentions(e.Name, false)
+	}
 	store.AskOnce(ctx)
 	state := store.State()
 	if state.Err != nil {
@@ -91,6 +95,7 @@ func tryIdentities(ctx context.Context, cfg *config.Config, sights []Sight) (pro
 			problems = append(problems, noCertificate(cfg, one))
 		}
 	}
+	problems = append(problems, noIntentions(cfg, &state)...)
 	for _, s := range cfg.Services {
 		if s.Mesh != nil && !bad[s.Mesh.As] {
 			if d := tryHandshake(ctx, &s, used[s.Name], sights); d != nil {
@@ -120,6 +125,11 @@ func noCertificate(cfg *config.Config, one *mesh.IdentityState) *hcl.Diagnostic 
 	for _, s := range cfg.Services {
 		if s.Name == one.Services[0] {
 			d.Subject = s.DeclRange.Ptr()
+		}
+	}
+	for _, e := range cfg.Expose {
+		if config.ExposedName(e.Name, 1) == one.Services[0] {
+			d.Subject = e.DeclRange.Ptr()
 		}
 	}
 	return d

@@ -243,3 +243,69 @@ func TestHandshakeProblems(t *testing.T) {
 		}
 	}
 }
+
+// Look says which instances would be exposed, and what keeps others out of the mesh.
+func TestLookAtExposedServices(t *testing.T) {
+	a, err := testconsul.Start(t.Context(), testconsul.Options{Binary: testconsul.Need(t), Dir: t.TempDir(), ACL: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Kill)
+	client, err := a.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*api.AgentServiceRegistration{
+		{Name: "hello", ID: "hello-1", Port: 8081}, {Name: "taken", Port: 8082}, {Name: "half", Port: 8083},
+		{Name: "foreign", Port: 8084}, {Kind: api.ServiceKindConnectProxy, ID: "envoy", Name: "taken-sidecar-proxy", Port: 1,
+			Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: "taken", DestinationServiceID: "taken"}},
+	} {
+		if err := client.Agent().ServiceRegister(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both := ""
+	for _, name := range []string{"hello", "taken", "absent"} {
+		both += fmt.Sprintf(`service %q { policy = "write" } service "%s-sidecar-proxy" { policy = "write" } `, name, name)
+	}
+	token := fmt.Sprintf("  token = %q\n", tokenWith(t, client, both+`service "half" { policy = "write" } `+
+		`service "blind" { policy = "write" intentions = "deny" } service_prefix "" { policy = "read" } `+
+		`node_prefix "" { policy = "read" } agent_prefix "" { policy = "read" }`))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	port := l.Addr().(*net.TCPAddr).Port
+	const all = "expose \"hello\" {}\nexpose \"taken\" {}\nexpose \"absent\" {}\nexpose \"half\" {}\n" +
+		"expose \"foreign\" {}\nexpose \"blind\" {}\n"
+	got := looked(t, meshConfiguration(t, a, token, fmt.Sprintf("mesh {\n  bind = \"127.0.0.1\"\n"+
+		"  ports = \"%d-%d\"\n}\n%s", port, port, all)))
+	for _, want := range []string{
+		"mesh:hello: 1 of 1 instance (exposed to the mesh as \"hello\")", "  in   hello-1  127.0.0.1:8081",
+		"warning: Not exposed: Exposed service \"taken\": taken: another sidecar serves the instance: \"envoy\".",
+		"warning: No instances: Exposed service \"absent\": no instance is registered at this agent. Register",
+		"error: No right to register: Exposed service \"half\": the token lacks service:write for \"half-sidecar-proxy\".",
+		"error: No right to register: Exposed service \"foreign\": the token lacks service:write for \"foreign\".",
+		"error: No certificate for the identity: Identity \"foreign\" of service \"mesh:foreign\": consul answered 403: ",
+		"error: Intentions cannot be read: Exposed service \"blind\": consul answered 403: ",
+		fmt.Sprintf("warning: No free port: ports: of %d-%d at 127.0.0.1, 0 can be used, and ", port, port),
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	for _, not := range []string{"service \"hello\": ", "service:write for \"taken"} {
+		if strings.Contains(got, not) {
+			t.Errorf("has %q", not)
+		}
+	}
+	if t.Failed() {
+		t.Logf("got %s", got)
+	}
+	got = looked(t, meshConfiguration(t, a, token, "mesh { bind = \"192.0.2.1\" }\nexpose \"hello\" {}\n"))
+	if want := "error: Address cannot be used: bind: listen tcp 192.0.2.1:21000: "; !strings.Contains(got, want) ||
+		!strings.Contains(got, "(this host has no such address)") {
+		t.Errorf("got %s, want %q", got, want)
+	}
+}

@@ -31,7 +31,7 @@ func registrationOf(i Instance, owner string, bind netip.Addr, source *api.Agent
 	maps.Copy(meta, source.Meta)
 	meta[MarkOwner] = owner
 	r := &api.AgentServiceRegistration{
-		Kind: api.ServiceKindConnectProxy, ID: i.ID, Name: i.Service + nameSuffix,
+		Kind: api.ServiceKindConnectProxy, ID: i.ID, Name: NameOf(i.Service),
 		Address: bind.String(), Port: int(i.Listen.Port()),
 		Tags: source.Tags, Meta: meta, Locality: source.Locality,
 		Weights:   &source.Weights,

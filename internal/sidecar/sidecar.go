@@ -132,6 +132,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// NameOf returns the name of the registrations for the instances of a service.
+func NameOf(service string) string { return service + nameSuffix }
+
 // Reasons why an instance is not exposed. Refusal.Err wraps one of them.
 var (
 	ErrAbsent    = errors.New("no instance is registered at this agent")
