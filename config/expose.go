@@ -171,8 +171,8 @@ func (l *loader) mesh(root *block) {
 	}
 }
 
-// agentOfHost reports several addresses of Consul of which the first, at which sidecars are registered, cannot be that of
-// this host's agent. Where a name leads is not known here.
+// agentOfHost reports several addresses of Consul of which the first, at which sidecars are registered, cannot be that
+// of this host's agent. Where a name leads is not known here.
 func (l *loader) agentOfHost(b *block) {
 	all := l.cfg.Consul.Address.All()
 	agent, err := hostport.ParseAgent(all[0])
@@ -183,8 +183,8 @@ func (l *loader) agentOfHost(b *block) {
 	if err != nil || ip.Unmap().IsLoopback() || ip.Unmap() == l.cfg.Mesh.Bind {
 		return
 	}
-	l.problem(b.head.Ptr(), "Agent of another host", "address: exposed services are registered at the first address of "+
-		"Consul, which must be that of the agent of this host. %q is neither a loopback address nor bind. Put the "+
+	l.problem(b.head.Ptr(), "Agent of another host", "address: exposed services are registered at the first address "+
+		"of Consul, which must be that of the agent of this host. %q is neither a loopback address nor bind. Put the "+
 		"address of this host's agent first, such as \"127.0.0.1:8500\", or write only that one.", all[0])
 }
 

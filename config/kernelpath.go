@@ -75,7 +75,8 @@ func (s *Service) offKernelPath(isShared bool) string {
 	}{
 		{s.Requests > 0, "has requests, and the kernel path counts no datagrams"},
 		{s.Responses != 0, "has responses, and the kernel path counts no datagrams"},
-		{s.Protocol == UDP && s.MaxSessions != DefaultMaxSessions, "has max_sessions, and the kernel path has no limits"},
+		{s.Protocol == UDP && s.MaxSessions != DefaultMaxSessions,
+			"has max_sessions, and the kernel path has no limits"},
 		{s.Balance != RoundRobin, fmt.Sprintf("has balance = %q, and the kernel path knows only %q", s.Balance,
 			RoundRobin)},
 		{s.Sticky > 0, "has sticky, and the kernel path knows only turns"},

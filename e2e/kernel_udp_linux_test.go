@@ -219,8 +219,8 @@ func TestKernelPathServesQUIC(t *testing.T) {
 // startQUIC starts a QUIC server that sends back what it receives on each stream.
 func startQUIC(t testing.TB, c testcert.Certificate) netip.AddrPort {
 	t.Helper()
-	config := &quic.Config{TLSConfig: &tls.Config{Certificates: []tls.Certificate{c.TLS(t)}, NextProtos: []string{"echo"},
-		MinVersion: tls.VersionTLS13}}
+	config := &quic.Config{TLSConfig: &tls.Config{Certificates: []tls.Certificate{c.TLS(t)},
+		NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13}}
 	end, err := quic.Listen("udp4", "127.0.0.1:0", config)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

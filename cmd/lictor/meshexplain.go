@@ -33,7 +33,7 @@ func (c *meshCommand) explain(ctx context.Context, client *admin.Client, source,
 
 func writeAccess(w io.Writer, e *admin.ExplainedAccess) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(name, text string) { fmt.Fprintf(t, "%s\t%s\n", name, visible.Text(text)) }
+	line := func(name, text string) { fmt.Fprintf(t, "%s\t%s\n", visible.Text(name), visible.Text(text)) }
 	verdict := "not known: " + e.Error
 	switch {
 	case e.Known && e.Allowed:
@@ -96,11 +96,12 @@ func writeExposed(w io.Writer, exposed []admin.Exposed) error {
 			if len(x.Clients) > 0 {
 				about = append(about, "most from "+x.Clients[0].Identity)
 			}
-			all.add(visible.Text(x.Name), one.State, x.Listen, x.Local, fmt.Sprint(x.Connections),
+			all.add(visible.Text(x.Name), visible.Text(one.State), visible.Text(x.Listen), visible.Text(x.Local),
+				fmt.Sprint(x.Connections),
 				fmt.Sprint(x.Denied+x.Ended), visible.Text(strings.TrimPrefix(strings.Join(about, "; "), "; ")))
 		}
 		if len(one.Instances) == 0 {
-			all.add(visible.Text(one.Service), one.State, "-", "-", "-", "-", visible.Text(note))
+			all.add(visible.Text(one.Service), visible.Text(one.State), "-", "-", "-", "-", visible.Text(note))
 		}
 	}
 	return all.write(w)

@@ -142,7 +142,9 @@ func TestServiceIsExposed(t *testing.T) {
 		t.Error("a client that is denied was served")
 	}
 	const denies = `intention "web" -> "hello" (precedence 9) denies`
-	for _, want := range []string{"any more, and is cut off: " + denies, "/svc/web may not use the service: " + denies} {
+	for _, want := range []string{
+		"any more, and is cut off: " + denies, "/svc/web may not use the service: " + denies,
+	} {
 		testproc.Await(t, want, func() bool { return s.hasEvent(endpoints.KindForbidden, want) })
 	}
 	if e, _ := s.explainAccess(t.Context(), "web", "hello"); !e.Known || e.Allowed ||
@@ -169,7 +171,10 @@ func TestReloadExposesTheFirstService(t *testing.T) {
 		return now != "" && now != before
 	})
 	x.awaitSidecars("hello-lictor-proxy")
-	testproc.Await(t, "the endpoint has moved", func() bool { _, err := dial(t, s.address("hello")); return err == nil })
+	testproc.Await(t, "the endpoint has moved", func() bool {
+		_, err := dial(t, s.address("hello"))
+		return err == nil
+	})
 	s.stop()
 	x.awaitSidecars()
 }

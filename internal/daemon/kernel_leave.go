@@ -24,9 +24,9 @@ func (t goneTee) NotifyGone(f func([]*lb.Member)) {
 }
 
 // settleLeft cuts the connections to endpoints that have left, as on_leave says, and forgets endpoints of which the
-// kernel path has no counters any more. It also ends the UDP sockets that are connected to an endpoint which no pick can
-// return any more: the kernel path does not see what they send, so they would send it there for ever. settleLeft returns
-// after which time it should be called again; zero means when an endpoint leaves. The caller must hold feeding.
+// kernel path has no counters any more. It also ends the UDP sockets that are connected to an endpoint which no pick
+// can return any more: the kernel path does not see what they send, so they would send it there for ever. settleLeft
+// returns after which time it should be called again; zero means when an endpoint leaves. The caller must hold feeding.
 func (k *kernelKeeper) settleLeft(s *kernelService, path kernelPath) (again time.Duration) {
 	k.mu.Lock()
 	none := len(s.known) == len(s.members)

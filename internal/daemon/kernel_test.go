@@ -429,8 +429,8 @@ func TestKernelPathThatCannotCut(t *testing.T) {
 	}
 }
 
-// TestUDPSocketsEndWhenTheirEndpointLeaves checks that sockets which are connected to an endpoint are ended once when no
-// pick can return it any more, and again after it was back. Nobody needs to know why.
+// TestUDPSocketsEndWhenTheirEndpointLeaves checks that sockets which are connected to an endpoint are ended once when
+// no pick can return it any more, and again after it was back. Nobody needs to know why.
 func TestUDPSocketsEndWhenTheirEndpointLeaves(t *testing.T) {
 	x := keepKernel(t)
 	a, b := at("127.0.0.1:1"), at("127.0.0.1:2")

@@ -124,8 +124,8 @@ func noIntentions(cfg *config.Config, state *mesh.State) (problems hcl.Diagnosti
 		e := &cfg.Expose[i]
 		if got := intentionsOf(state, e.Name); !got.Known {
 			problems = append(problems, exposeProblem(e, hcl.DiagError, "Intentions cannot be read",
-				fmt.Sprintf("%s. The token needs intentions = \"read\" for %q, which service:write includes.", got.Error,
-					e.Name)))
+				fmt.Sprintf("%s. The token needs intentions = \"read\" for %q, which service:write includes.",
+					got.Error, e.Name)))
 		}
 	}
 	return problems

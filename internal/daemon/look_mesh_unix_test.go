@@ -257,7 +257,8 @@ func TestLookAtExposedServices(t *testing.T) {
 	}
 	for _, s := range []*api.AgentServiceRegistration{
 		{Name: "hello", ID: "hello-1", Port: 8081}, {Name: "taken", Port: 8082}, {Name: "half", Port: 8083},
-		{Name: "foreign", Port: 8084}, {Kind: api.ServiceKindConnectProxy, ID: "envoy", Name: "taken-sidecar-proxy", Port: 1,
+		{Name: "foreign", Port: 8084},
+		{Kind: api.ServiceKindConnectProxy, ID: "envoy", Name: "taken-sidecar-proxy", Port: 1,
 			Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: "taken", DestinationServiceID: "taken"}},
 	} {
 		if err := client.Agent().ServiceRegister(s); err != nil {
@@ -266,7 +267,8 @@ func TestLookAtExposedServices(t *testing.T) {
 	}
 	both := ""
 	for _, name := range []string{"hello", "taken", "absent"} {
-		both += fmt.Sprintf(`service %q { policy = "write" } service "%s-sidecar-proxy" { policy = "write" } `, name, name)
+		both += fmt.Sprintf(`service %q { policy = "write" } service "%s-sidecar-proxy" { policy = "write" } `,
+			name, name)
 	}
 	token := fmt.Sprintf("  token = %q\n", tokenWith(t, client, both+`service "half" { policy = "write" } `+
 		`service "blind" { policy = "write" intentions = "deny" } service_prefix "" { policy = "read" } `+
@@ -285,9 +287,11 @@ func TestLookAtExposedServices(t *testing.T) {
 		"mesh:hello: 1 of 1 instance (exposed to the mesh as \"hello\")", "  in   hello-1  127.0.0.1:8081",
 		"warning: Not exposed: Exposed service \"taken\": taken: another sidecar serves the instance: \"envoy\".",
 		"warning: No instances: Exposed service \"absent\": no instance is registered at this agent. Register",
-		"error: No right to register: Exposed service \"half\": the token lacks service:write for \"half-sidecar-proxy\".",
+		"error: No right to register: Exposed service \"half\": the token lacks service:write for " +
+			"\"half-sidecar-proxy\".",
 		"error: No right to register: Exposed service \"foreign\": the token lacks service:write for \"foreign\".",
-		"error: No certificate for the identity: Identity \"foreign\" of service \"mesh:foreign\": consul answered 403: ",
+		"error: No certificate for the identity: Identity \"foreign\" of service \"mesh:foreign\": consul answered " +
+			"403: ",
 		"error: Intentions cannot be read: Exposed service \"blind\": consul answered 403: ",
 		fmt.Sprintf("warning: No free port: ports: of %d-%d at 127.0.0.1, 0 can be used, and ", port, port),
 	} {

@@ -40,8 +40,8 @@ func NewMux(sets *Sets) *Mux {
 	}
 }
 
-// Ready returns a channel that is closed once every service in force has received a set from a source. Without services,
-// that is at the first Commit.
+// Ready returns a channel that is closed once every service in force has received a set from a source. Without
+// services, that is at the first Commit.
 func (m *Mux) Ready() <-chan struct{} { return m.ready }
 
 // Start runs a source for services. Until Commit, it holds back the source's sets of services in force. Start passes on

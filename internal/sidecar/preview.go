@@ -7,8 +7,8 @@ import (
 )
 
 // Preview asks the agent once, and returns the instances that would be exposed, sorted by service and ID, and why
-// others would not be. The instances have no port: Listen is zero. Preview registers nothing and opens no listener. filtered
-// reports that the agent has left services out because the token may not read them. Preview must not be called
+// others would not be. The instances have no port: Listen is zero. Preview registers nothing and opens no listener.
+// filtered reports that the agent has left services out because the token may not read them. Preview must not be called
 // together with Run.
 func (r *Registrar) Preview(ctx context.Context) (all []Instance, refused []Refusal, filtered bool, err error) {
 	services := r.wanted()
