@@ -66,14 +66,16 @@ func (r Refusal) String() string {
 
 // refusalOf returns the Refusal for an error that was passed to unserved.
 func refusalOf(err error) Refusal {
+	switch err { // first, because a search in err allocates memory
+	case errClientLimit:
+		return RefusedPerClient
+	case errNotAllowed:
+		return RefusedNotAllowed
+	}
 	if e := identityErrorIn(err); e != nil {
 		return e.refusal
 	}
 	switch {
-	case err == errClientLimit:
-		return RefusedPerClient
-	case err == errNotAllowed:
-		return RefusedNotAllowed
 	case denialIn(err) != nil:
 		return RefusedDenied
 	case errors.Is(err, errProxyHeader):

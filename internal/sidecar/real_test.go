@@ -145,6 +145,7 @@ func TestRealOrphansAreRemoved(t *testing.T) {
 	if err := c.api.Agent().EnableServiceMaintenance("web-1"+idSuffix, "left by the former process"); err != nil {
 		t.Fatal(err)
 	}
+	c.awaitPeers(t) // otherwise Consul could write to its catalog that the maintenance begins after it has ended
 	start(t, o, web)
 	c.awaitPeers(t, port)
 	testproc.Await(t, "orphans are removed", func() bool {

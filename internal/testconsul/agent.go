@@ -123,7 +123,7 @@ func (a *Agent) start(ctx context.Context) error {
 	cmd.Dir = a.options.Dir
 	cmd.Stdout, cmd.Stderr = a.Log, a.Log
 	cmd.Env = environment()
-	process, err := testproc.Start(cmd)
+	process, err := testproc.StartApart(cmd)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -35,6 +36,25 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	go p.wait()
 	return p, nil
+}
+
+// StartApart starts cmd as Start does, from a thread of its own. A process that Start has started ends with the thread
+// that has called Start (prctl(2), PR_SET_PDEATHSIG), and threads end in the tests of code that locks them and never
+// unlocks them, such as threads for TLS handshakes. The process is in the namespaces of the program, not in those of the
+// calling thread.
+func StartApart(cmd *exec.Cmd) (p *Process, err error) {
+	started := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		p, err = Start(cmd)
+		close(started)
+		if err == nil {
+			<-p.Done()
+		}
+	}()
+	<-started
+	return p, err
 }
 
 func (p *Process) wait() {

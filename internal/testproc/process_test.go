@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -70,5 +71,26 @@ func TestPollSaysWhyItGaveUp(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "not yet") {
 		t.Errorf("got %v, want it to tell of the end and of the last error", err)
+	}
+}
+
+func TestStartApartOutlivesTheThread(t *testing.T) {
+	var p *Process
+	var err error
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		runtime.LockOSThread() // without an unlock, the thread ends with the goroutine
+		p, err = StartApart(exec.Command("sleep", "60"))
+	}()
+	<-over
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	select {
+	case <-p.Done():
+		t.Error("the process has ended with the thread")
+	case <-time.After(200 * time.Millisecond):
 	}
 }
