@@ -12,14 +12,14 @@ const (
 	// manyServices is the number of services from which on most memory holds long-lived service state.
 	manyServices = 500
 
-	// freeGarbage is how many bytes of garbage may always exist. Go's own minimum is a quarter of that. Each TLS
+	// freeGarbage is how many bytes of garbage may always exist. Go's own minimum is half of that. Each TLS
 	// handshake leaves about 50 KB, so with Go's minimum, a process with little memory in use collects garbage after
 	// every 40th handshake.
-	freeGarbage = 16 << 20
+	freeGarbage = 8 << 20
 
 	// mostPercent bounds the percentage for processes with little memory in use. With it, Go lets the memory grow to
 	// freeGarbage, because Go's minimum of 4 MB grows with the percentage.
-	mostPercent = 400
+	mostPercent = 200
 )
 
 // A collector sets how much garbage may exist before Go collects it: the percentage of the memory in use that is

@@ -36,11 +36,11 @@ func TestPercentForMemoryInUse(t *testing.T) {
 	}{
 		{100, 0, mostPercent},
 		{100, mb, mostPercent},
-		{100, 4 * mb, 400},
-		{100, 8 * mb, 200},
-		{100, 16 * mb, 100},
+		{100, 4 * mb, 200},
+		{100, 5 * mb, 160},
+		{100, 8 * mb, 100},
 		{100, 500 * mb, 100},
-		{50, 16 * mb, 100},
+		{50, 8 * mb, 100},
 		{50, 64 * mb, 50},
 	} {
 		if got := percentFor(test.percent, test.live); got != test.want {
