@@ -95,7 +95,8 @@ func TestPageStates(t *testing.T) {
 	part("identities", func(*testing.T) {
 		p.script(identities)
 		p.shows("(window.identities || '').startsWith('hidden|" +
-			"Dials in the mesh as web: waiting, without a certificate.|Dials in the mesh as web: fine, spiffe://td/svc/web, certificate from 2 Jan ')")
+			"Dials in the mesh as web: waiting, without a certificate.|" +
+			"Dials in the mesh as web: fine, spiffe://td/svc/web, certificate from 2 Jan ')")
 	})
 	part("refusing and degraded", func(t *testing.T) {
 		p.script(fmt.Sprintf("fetch('v1/services/web/drain', {method: 'POST', "+
