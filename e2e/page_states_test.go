@@ -39,7 +39,7 @@ const identities = `import("./service.js").then(({Service}) => {
 	const told = (name, identity) => {
 		const s = new Service(name);
 		const counters = {connections: 0, sessions: 0, bytes_up: 0, bytes_down: 0, refused: 0, dials: 0};
-		s.take({name, endpoints: [], counters, identity});
+		s.take({name, endpoints: [], counters, identity, path: {asked: "off"}});
 		s.open(true);
 		const text = s.details.identity.hidden ? "hidden" : s.details.identity.textContent;
 		s.remove();
