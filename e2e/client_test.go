@@ -30,15 +30,22 @@ func connect(ctx context.Context, addr netip.AddrPort) (*client, error) {
 		return nil, err
 	}
 	c := &client{TCPConn: conn.(*net.TCPConn), reader: bufio.NewReader(conn)}
-	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline)
-	line, err := c.reader.ReadString('\n')
-	if err != nil {
-		_ = conn.Close()
+	if c.name, err = nameFrom(ctx, conn, c.reader); err != nil {
 		return nil, err
 	}
-	c.name = strings.TrimSuffix(line, "\n")
-	return c, conn.SetDeadline(time.Time{})
+	return c, nil
+}
+
+// nameFrom reads the name of the instance, which comes first, until ctx ends. After an error, conn is closed.
+func nameFrom(ctx context.Context, conn net.Conn, reader *bufio.Reader) (name string, err error) {
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	line, err := reader.ReadString('\n')
+	if err != nil {
+		_ = conn.Close()
+		return "", err
+	}
+	return strings.TrimSuffix(line, "\n"), conn.SetDeadline(time.Time{})
 }
 
 // mustConnect is connect, but fails the test on an error. The connection is closed when the test ends.

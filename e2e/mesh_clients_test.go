@@ -139,15 +139,10 @@ func dialMesh(ctx context.Context, addr netip.AddrPort, config *tls.Config) (*me
 		return nil, err
 	}
 	c := &meshClient{Conn: conn.(*tls.Conn), reader: bufio.NewReader(conn)}
-	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline)
-	line, err := c.reader.ReadString('\n')
-	if err != nil {
-		_ = conn.Close()
+	if c.name, err = nameFrom(ctx, conn, c.reader); err != nil {
 		return nil, err
 	}
-	c.name = strings.TrimSuffix(line, "\n")
-	return c, conn.SetDeadline(time.Time{})
+	return c, nil
 }
 
 // mustDialMesh is dialMesh, but fails the test on an error. The connection is closed when the test ends.

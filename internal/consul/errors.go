@@ -52,6 +52,12 @@ func IsRefusal(err error, refusing bool) bool {
 	return refusing && IsCutOff(err)
 }
 
+// IsNotFound reports whether the agent does not know what was asked for, and says so by the status 404.
+func IsNotFound(err error) bool {
+	var status *StatusError
+	return errors.As(err, &status) && status.Code == http.StatusNotFound
+}
+
 // IsCutOff reports whether a connection was established and then broke before an answer came.
 func IsCutOff(err error) bool {
 	var status *StatusError

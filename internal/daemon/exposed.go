@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,12 +115,8 @@ func (e *exposures) open(next *config.Config, store *meshStore) map[string]*expo
 	return blocks
 }
 
-func namespaceOf(c config.Consul) string {
-	if c.Namespace == "" {
-		return "default"
-	}
-	return c.Namespace
-}
+// namespaceOf returns the namespace of what is exposed.
+func namespaceOf(c config.Consul) string { return cmp.Or(c.Namespace, "default") }
 
 // showBlocks makes the exposures in force visible, and warns of those that are permissive.
 func (e *exposures) showBlocks() {

@@ -106,7 +106,7 @@ func (a *agent) defaultPolicy(ctx context.Context, of string, r *rules, q questi
 	about := map[string]string{"Target": of, "ClientCertSerial": "00",
 		"ClientCertURI": "spiffe://lictor.invalid/ns/lictor.invalid/dc/lictor.invalid/svc/lictor"}
 	err := a.client.Call(ctx, http.MethodPost, "/v1/agent/connect/authorize", nil, about, &answer)
-	if err != nil && consul.KindOf(err) < consul.Denied && !isUnknown(err) {
+	if err != nil && consul.KindOf(err) < consul.Denied && !consul.IsNotFound(err) {
 		return false, err
 	}
 	a.mu.Lock()
@@ -119,10 +119,4 @@ func (a *agent) defaultPolicy(ctx context.Context, of string, r *rules, q questi
 		return former.allow, nil
 	}
 	return r.allow, nil
-}
-
-// isUnknown reports whether err says that the agent does not know what was asked for.
-func isUnknown(err error) bool {
-	var status *consul.StatusError
-	return errors.As(err, &status) && status.Code == http.StatusNotFound
 }

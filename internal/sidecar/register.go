@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // A registrationSent is a registration that the agent has accepted.
@@ -118,7 +120,7 @@ func (r *Registrar) tidy(ctx context.Context, l *list, now time.Time) {
 			continue
 		}
 		err := r.change(ctx, working, func(ctx context.Context) error { return r.o.Consul.Deregister(ctx, id) })
-		if err == nil || isUnknown(err) {
+		if err == nil || consul.IsNotFound(err) {
 			r.note(id, false)
 			r.log.Info("registration removed", "id", id)
 		} else if ctx.Err() == nil {

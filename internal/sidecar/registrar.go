@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -174,7 +173,7 @@ func (r *Registrar) leave(ctx context.Context, p phase, do func(context.Context,
 	var errs []error
 	for _, id := range r.registered() {
 		err := r.change(ctx, p, func(ctx context.Context) error { return do(ctx, id) })
-		if !isUnknown(err) {
+		if !consul.IsNotFound(err) {
 			errs = append(errs, err)
 		}
 		if ctx.Err() != nil {
@@ -192,12 +191,6 @@ func (r *Registrar) Release() {
 	if err := r.enter(ctx, over); err != nil {
 		r.log.Debug("a request to consul is still under way", "error", err)
 	}
-}
-
-// isUnknown reports whether the agent does not know the registration.
-func isUnknown(err error) bool {
-	var status *consul.StatusError
-	return errors.As(err, &status) && status.Code == http.StatusNotFound
 }
 
 // replaceFile replaces the file in StateDir, unless another process may write it now.
