@@ -160,6 +160,7 @@ func TestUnixListenersThatChange(t *testing.T) {
 		server := tcpServer(t, echo)
 		h.serve(atSocket(path), server)
 		c := dialUnix(t, path)
+		exchange(t, c, "served") // a client that waits for accept is lost with the listener
 		s := atSocket(path)
 		s.Sockets[0].Mode = 0o660
 		before, _ := os.Lstat(path)
