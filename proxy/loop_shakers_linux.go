@@ -29,6 +29,14 @@ const (
 	// host whose processors are all busy, handshakes of a low priority take longer than their peers wait.
 	shakerNice = 14
 
+	// shakerSoon is how soon handshakes get a thread on a host that has processors to spare. If they have waited longer,
+	// the host is busy with other work, and a thread of a low priority would get almost nothing of it.
+	shakerSoon = 50 * time.Millisecond
+
+	// shakerLate is how long a handshake waits for a thread of a low priority before other threads begin the next
+	// handshakes. It is short beside the time that peers wait.
+	shakerLate = time.Second
+
 	// shakerIdle is how long such a thread waits for the next handshake before it ends.
 	shakerIdle = time.Second
 )
@@ -55,11 +63,11 @@ type shaker struct {
 	// Guarded by pool.mu.
 	ready   []*steps // begun by this thread, and can go on
 	retired bool     // only ends what it has begun
+	low     bool     // the priority is low; only the thread itself sets it
 
 	// Only the thread itself uses these.
 	begun int          // handshakes that are not over
 	free  []*coroutine // without work
-	low   bool         // the priority is low
 }
 
 // steps are a handshake in progress: do runs, with pauses in which the peer is awaited.
@@ -70,8 +78,9 @@ type steps struct {
 	in   *coroutine // set by the thread that begins
 
 	// Guarded by pool.mu.
-	paused bool // awaits wake
-	woken  bool // wake was called since the last pause
+	paused bool      // awaits wake
+	woken  bool      // wake was called since the last pause
+	since  time.Time // when it began to wait for a thread
 }
 
 // A coroutine runs steps, one after the other. Steps that run in a coroutine that was used before find a large stack:
@@ -102,7 +111,14 @@ func (p *shakers) start(w *steps) {
 	w.pool = p
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.since = time.Now()
 	p.jobs = append(p.jobs, w)
+	p.relieveLocked()
+	p.growLocked()
+}
+
+// growLocked makes a thread that waits look for work, or else starts one if there may be another.
+func (p *shakers) growLocked() {
 	i := slices.IndexFunc(p.waiting, func(s *shaker) bool { return !s.retired })
 	switch {
 	case i >= 0:
@@ -137,7 +153,7 @@ func (w *steps) wake() {
 		w.woken = true
 		return
 	}
-	w.paused = false
+	w.paused, w.since = false, time.Now()
 	w.on.ready = append(w.on.ready, w)
 	p.callLocked(w.on)
 }
@@ -159,7 +175,7 @@ func (s *shaker) run() {
 		p := s.pool
 		p.mu.Lock()
 		if w.paused = !w.woken; w.woken {
-			w.woken = false
+			w.woken, w.since = false, time.Now()
 			s.ready = append(s.ready, w)
 		}
 		p.mu.Unlock()
@@ -212,12 +228,15 @@ func (s *shaker) next() *steps {
 
 // take takes steps that can go on, or else some that have not begun, so that what has begun is over soon. If there are
 // none, s waits for a call from now on. If there are many, the priority of the thread falls. It cannot rise again, so
-// after the flood another thread takes the place of s in the pool, and s ends when what it has begun is over.
+// after the flood another thread takes the place of s in the pool, and s ends when what it has begun is over. The same
+// happens in the flood when s gets too little of the processors.
 func (s *shaker) take() (w *steps) {
 	p := s.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.yields && !s.low && len(s.ready)+len(p.jobs) > shakerFlood {
+	p.relieveLocked()
+	if p.yields && !s.low && len(s.ready)+len(p.jobs) > shakerFlood &&
+		max(waited(s.ready), waited(p.jobs)) < shakerSoon {
 		s.low = true
 		sys.LowerPriority(shakerNice)
 	}
@@ -232,15 +251,46 @@ func (s *shaker) take() (w *steps) {
 		w.on = s
 		return w
 	}
-	if s.low && !s.retired && p.retired < p.most {
-		s.retired = true
-		p.retired++
-		p.removeLocked(s)
+	if s.low {
+		s.retireLocked()
 	}
 	if !slices.Contains(p.waiting, s) {
 		p.waiting = append(p.waiting, s)
 	}
 	return nil
+}
+
+// waited returns how long the first of the queue has waited for a thread.
+func waited(queue []*steps) time.Duration {
+	if len(queue) == 0 {
+		return 0
+	}
+	return time.Since(queue[0].since)
+}
+
+// relieveLocked gives the places of threads of a low priority to others, if handshakes that have not begun are late.
+func (p *shakers) relieveLocked() {
+	if waited(p.jobs) < shakerLate {
+		return
+	}
+	for _, s := range slices.Clone(p.all) {
+		if s.low && s.retireLocked() {
+			p.growLocked()
+		}
+	}
+}
+
+// retireLocked gives the place of s in the pool to another thread, and reports whether it has. There may be as many
+// retired threads as others.
+func (s *shaker) retireLocked() bool {
+	p := s.pool
+	if s.retired || p.retired >= p.most {
+		return false
+	}
+	s.retired = true
+	p.retired++
+	p.removeLocked(s)
+	return true
 }
 
 // removeLocked takes the place of s from it.

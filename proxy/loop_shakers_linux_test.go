@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 	"weak"
 
 	"golang.org/x/sys/unix"
@@ -136,6 +137,78 @@ func TestHandshakesOfAFloodHaveLowPriority(t *testing.T) {
 	over.Wait()
 	close(done)
 	running.Wait()
+}
+
+// A thread keeps its priority if the handshakes of a flood have waited so long that the host must be busy. If they are
+// late on a thread of a low priority, another thread begins the next ones.
+func TestHandshakesOnABusyHost(t *testing.T) {
+	done := make(chan struct{})
+	var running, over sync.WaitGroup
+	p := &shakers{most: 1, yields: true, running: &running, done: done}
+	usual := niceOf(t)
+	flood := func(waited time.Duration) (nice []int) { // of handshakes that the same thread finds waiting
+		begun, release := make(chan struct{}), make(chan struct{})
+		p.start(&steps{do: func() {
+			close(begun)
+			<-release
+		}})
+		<-begun
+		nice = make([]int, shakerFlood+2)
+		for i := range nice {
+			over.Add(1)
+			p.start(&steps{do: func() {
+				nice[i] = niceOf(t)
+				over.Done()
+			}})
+		}
+		p.mu.Lock()
+		for _, w := range p.jobs {
+			w.since = w.since.Add(-waited)
+		}
+		p.mu.Unlock()
+		close(release)
+		over.Wait()
+		return nice
+	}
+	if all := flood(2 * shakerSoon); all[0] != usual {
+		t.Errorf("the nice values are %d on a busy host, want %d", all, usual)
+	}
+	held, release := make(chan struct{}), make(chan struct{})
+	over.Add(1)
+	p.start(&steps{do: func() { // stands for steps that get too little of the processors
+		defer over.Done()
+		p.lower()
+		close(held)
+		<-release
+	}})
+	<-held
+	other := make(chan int, 2)
+	p.start(&steps{do: func() { other <- niceOf(t) }})
+	select {
+	case <-other:
+		t.Error("a thread began two handshakes at once")
+	default:
+	}
+	p.mu.Lock()
+	p.jobs[0].since = p.jobs[0].since.Add(-shakerLate)
+	p.mu.Unlock()
+	p.start(&steps{do: func() { other <- niceOf(t) }})
+	for range 2 {
+		if got := <-other; got != usual {
+			t.Errorf("the nice value is %d when handshakes are late, want %d", got, usual)
+		}
+	}
+	close(release)
+	over.Wait()
+	close(done)
+	running.Wait()
+}
+
+// lower lets the only thread of the pool, which calls it, have a low priority.
+func (p *shakers) lower() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all[0].low = true
 }
 
 // niceOf returns the nice value of the calling thread.
