@@ -18,8 +18,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// patience limits each wait of a test. Only a failing test reaches the limit.
-const patience = 60 * time.Second
+// patience limits each wait of a test. Only a failing test reaches the limit. It is longer than the time after which an
+// agent of Consul repairs what its catalog missed: at most two minutes, or 15 seconds after an error.
+const patience = 150 * time.Second
 
 // eventually waits until check returns nil.
 func eventually(t testing.TB, what string, check func() error) {

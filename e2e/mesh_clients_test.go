@@ -68,11 +68,25 @@ func (c *consul) awaitSidecars(t testing.TB, service string, n int) (all map[str
 	t.Helper()
 	eventually(t, fmt.Sprintf("%s has %d instances in the mesh", service, n), func() (err error) {
 		if all, err = c.sidecars(service); err == nil && len(all) != n {
-			err = fmt.Errorf("%d", len(all))
+			err = fmt.Errorf("%d, and the catalog has these: %s", len(all), c.checksOfSidecars(service))
 		}
 		return err
 	})
 	return all
+}
+
+// checksOfSidecars returns a line for each check of the instances of a service in the mesh.
+func (c *consul) checksOfSidecars(service string) (lines string) {
+	all, _, err := c.api.Health().Connect(service, "", false, nil)
+	for _, one := range all {
+		for _, check := range one.Checks {
+			lines += fmt.Sprintf("\n%s, %s, %s: %s", one.Service.ID, check.CheckID, check.Status, check.Output)
+		}
+	}
+	if err != nil {
+		lines += "\n" + err.Error()
+	}
+	return lines
 }
 
 // addressOf returns where the mesh reaches an instance.
