@@ -26,7 +26,8 @@ type loop struct {
 	active  int // slots not finished
 	lastErr error
 	latency histogram
-	kept    []int // descriptors to close at the end
+	kept    []int    // descriptors to close at the end
+	apart   spending // what bench.apart has used
 
 	rate    int        // units to start per second; zero: as fast as possible
 	waiting []*newSlot // slots that wait for their start time, if there is a rate

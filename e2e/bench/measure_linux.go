@@ -38,11 +38,7 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 	defer l.close()
 	stop := b.profile(i)
 	defer stop()
-	before, err := i.usage()
-	if err != nil {
-		return nil, err
-	}
-	othersBefore, err := b.othersTime()
+	before, err := b.read(i)
 	if err != nil {
 		return nil, err
 	}
@@ -50,16 +46,13 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 	if err := run(l); err != nil {
 		return nil, err
 	}
-	elapsed := time.Since(began)
+	elapsed := time.Since(began) - l.apart.elapsed
 	time.Sleep(settle)
-	others, err := b.othersTime() // before usage, which takes this process many milliseconds
+	after, err := b.read(i)
 	if err != nil {
 		return nil, err
 	}
-	after, err := i.usage()
-	if err != nil {
-		return nil, err
-	}
+	used := after.since(before).less(l.apart)
 	if err := count(l, work); err != nil {
 		return nil, err
 	}
@@ -71,7 +64,7 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 	}
 	units := float64(l.done) / perUnit
 	s := sample{
-		mMachine: micros(others-othersBefore+after.cpu-before.cpu) / units,
+		mMachine: micros(used.others+used.cpu) / units,
 		mRate:    units / elapsed.Seconds(),
 		mP50:     l.latency.percentile(0.50) / 1e3,
 		mP99:     l.latency.percentile(0.99) / 1e3,
@@ -79,12 +72,75 @@ func (b *bench) cost(i *instance, work int, perUnit float64, run func(*loop) err
 		mErrors:  float64(l.errors),
 	}
 	if i.process != nil {
-		s[mCPU] = micros(after.cpu-before.cpu) / units
-		s[mSchedstat] = micros(after.schedstat-before.schedstat) / units
+		s[mCPU] = micros(used.cpu) / units
+		s[mSchedstat] = micros(used.schedstat) / units
 		s[mRSS], s[mPSS] = float64(after.rss), float64(after.pss)
 		s[mFDs], s[mThreads] = float64(after.fds), float64(after.threads)
 	}
 	return s, nil
+}
+
+// apart runs what a load needs, and is not its work. Its cost does not count for the load of l, nor does the time that
+// it takes. What the proxy does for work before has ended when apart begins, and what it does for apart ends before
+// apart does.
+func (b *bench) apart(i *instance, l *loop, do func() error) error {
+	began := time.Now()
+	time.Sleep(settle)
+	before, err := b.read(i)
+	if err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	time.Sleep(settle)
+	after, err := b.read(i)
+	if err != nil {
+		return err
+	}
+	used := after.since(before)
+	used.elapsed = time.Since(began)
+	l.apart = l.apart.plus(used)
+	return nil
+}
+
+// A reading says what was used until a moment.
+type reading struct {
+	usage
+	others, othersAfter time.Duration // processor time of the load generator and the backends, before and after usage
+}
+
+// read measures a proxy and the others.
+func (b *bench) read(i *instance) (r reading, err error) {
+	if r.others, err = b.othersTime(); err != nil {
+		return r, err
+	}
+	if r.usage, err = i.usage(); err != nil { // which takes this process many milliseconds
+		return r, err
+	}
+	r.othersAfter, err = b.othersTime()
+	return r, err
+}
+
+// A spending is what was used between two readings.
+type spending struct {
+	cpu, schedstat time.Duration // of the proxy, see usage
+	others         time.Duration // see reading
+	elapsed        time.Duration // how long it took
+}
+
+// since returns what was used since an earlier reading, without the time that it took.
+func (r reading) since(before reading) spending {
+	return spending{cpu: r.cpu - before.cpu, schedstat: r.schedstat - before.schedstat,
+		others: r.others - before.othersAfter}
+}
+
+func (s spending) plus(o spending) spending {
+	return spending{s.cpu + o.cpu, s.schedstat + o.schedstat, s.others + o.others, s.elapsed + o.elapsed}
+}
+
+func (s spending) less(o spending) spending {
+	return s.plus(spending{-o.cpu, -o.schedstat, -o.others, -o.elapsed})
 }
 
 // othersTime returns the processor time of the load generator and the backends.
