@@ -306,12 +306,12 @@ func TestMeshRotatesUnderLoadAtBothEnds(t *testing.T) {
 	l := runLictor(t, consulBlock(c)+block+expose("billing")+meshService("billing", `connect_timeout = "20s"`))
 	awaitRotation(t, l.addr(t, "billing"), "a")
 	before := map[string]string{"web": c.leaf(t, "web"), "billing": c.leaf(t, "billing")}
-	clients := startWorkers(t, l.addr(t, "billing"), 10)
-	clients.awaitRounds(t, 10)
+	load := startPaced(t, 1000, l.addr(t, "billing"))
+	load.await(t, 1000)
 	c.replaceRoot(t)
 	for service, old := range before {
 		eventually(t, "the agent has the new certificate of "+service, func() error {
-			clients.awaitRounds(t, 1)
+			load.await(t, 1)
 			if c.leaf(t, service) == old {
 				return errors.New("not yet")
 			}
@@ -319,10 +319,7 @@ func TestMeshRotatesUnderLoadAtBothEnds(t *testing.T) {
 		})
 		l.awaitAnswer(t, "mesh status "+service, 0, c.leaf(t, service))
 	}
-	clients.awaitRounds(t, 10)
-	clients.stop()
-	if n := len(clients.errors); n > 0 {
-		t.Fatalf("%d errors of clients, the first: %v", n, <-clients.errors)
-	}
+	load.await(t, 1000)
+	load.stop(t)
 	awaitServed(t, at, c.as(t, "web", "billing"), "a")
 }
