@@ -77,7 +77,8 @@ func (c *meshCommand) Help() string {
   With explain, says whether the service SOURCE may use DESTINATION in the mesh,
   which intention decides, how the certificates of both are, and through which
   service and endpoints of this host the way leads. "SOURCE -> DESTINATION" is
-  accepted too. The exit code is 4 if it may not, and 1 if it is not known.
+  accepted too, in quotes: a shell takes > for the name of a file. The exit code
+  is 4 if it may not, and 1 if it is not known.
 
   If the terminal or $COLUMNS is too narrow, columns are left out, long names
   are shortened, and a long NOTE is on a line of its own.
@@ -105,16 +106,17 @@ Examples:
 `
 }
 
-func (c *meshCommand) Run(args []string) int {
-	rest, err := parse(c.flags(), args)
+// command returns the command that args name, which is status or explain, with its arguments.
+func (c *meshCommand) command(args []string) (rest []string, err error) {
+	if i := slices.Index(args, "explain") + 1; i > 0 {
+		args = slices.Concat(args[:i], withoutArrow(args[i:])) // parse would take an arrow for an option
+	}
+	rest, err = parse(c.flags(), args)
 	switch {
 	case err != nil:
 	case len(rest) == 0:
 		err = errors.New(`write "lictor mesh status"`)
 	case rest[0] == "explain":
-		if len(rest) == 4 && rest[2] == "->" {
-			rest = []string{rest[0], rest[1], rest[3]}
-		}
 		if len(rest) != 3 {
 			err = errors.New(`write "lictor mesh explain SOURCE DESTINATION"`)
 		}
@@ -124,6 +126,29 @@ func (c *meshCommand) Run(args []string) int {
 	case len(rest) > 2:
 		err = fmt.Errorf("unexpected argument %q", rest[2])
 	}
+	return rest, err
+}
+
+// withoutArrow returns args with the source and the destination of "SOURCE -> DESTINATION" as two arguments. With the
+// arrow, they may be one argument or three.
+func withoutArrow(args []string) (all []string) {
+	for _, arg := range args {
+		source, destination, is := strings.Cut(arg, "->")
+		if !is {
+			all = append(all, arg)
+			continue
+		}
+		for _, name := range []string{strings.TrimSpace(source), strings.TrimSpace(destination)} {
+			if name != "" {
+				all = append(all, name)
+			}
+		}
+	}
+	return all
+}
+
+func (c *meshCommand) Run(args []string) int {
+	rest, err := c.command(args)
 	if err != nil {
 		return c.usage("mesh", err)
 	}

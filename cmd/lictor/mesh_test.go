@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,28 @@ used by      2 services: billing, orders
 	}
 	_, said := lictor(t, exitFailed, "mesh", "status", "-admin", f.address, "wbe")
 	equal(t, said, "lictor mesh: no service uses an identity \"wbe\"; did you mean \"web\"?\n")
+}
+
+// The source and the destination may be two words, or have an arrow between them, in one word or three.
+func TestMeshExplainArguments(t *testing.T) {
+	t.Parallel()
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{},
+		"GET /v1/mesh/access?destination=billing&source=web": admin.ExplainedAccess{Source: "web",
+			Destination: "billing", Known: true, Allowed: true}})
+	for _, args := range [][]string{
+		{"web", "billing"}, {"web", "->", "billing"}, {"web -> billing"}, {"web->billing"}, {"web ->", "billing"},
+	} {
+		out, _ := lictor(t, exitOK, slices.Concat([]string{"mesh", "explain", "-admin", f.address}, args)...)
+		if !strings.HasPrefix(out, "web -> billing  allowed\n") {
+			t.Errorf("%q: got %s", args, out)
+		}
+	}
+	for _, args := range [][]string{{"web"}, {"->"}, {"web", "->"}, {"-> billing"}, {"web", "billing", "x"}} {
+		_, said := lictor(t, exitUsage, slices.Concat([]string{"mesh", "explain"}, args)...)
+		if !strings.Contains(said, `write "lictor mesh explain SOURCE DESTINATION"`) {
+			t.Errorf("%q: got %s", args, said)
+		}
+	}
 }
 
 // explain says with which identity a service dials, and which identity each endpoint must prove.

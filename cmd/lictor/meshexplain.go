@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// explain prints whether one service of the mesh may use another. It accepts "web billing" and "web -> billing".
+// explain prints whether one service of the mesh may use another.
 func (c *meshCommand) explain(ctx context.Context, client *admin.Client, source, destination string) int {
 	query := url.Values{"source": {source}, "destination": {destination}}
 	var e admin.ExplainedAccess
