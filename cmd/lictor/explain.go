@@ -110,6 +110,30 @@ func (c *explainCommand) Run(args []string) int {
 	return exitOK
 }
 
+// writeInMesh says with which identity a service dials in the mesh, or with which it is served there, and to whom.
+func writeInMesh(w io.Writer, now time.Time, s *admin.Service) {
+	does := "dials in the mesh"
+	if s.Exposed != nil {
+		does = "is served to the mesh"
+	}
+	if i := s.Identity; i != nil {
+		fmt.Fprintf(w, "%s as %s\n", does, visible.Text(identityText(now, i)))
+	}
+	if x := s.Exposed; x != nil {
+		if x.Error != "" {
+			fmt.Fprintln(w, visible.Text(x.Error))
+		}
+		fmt.Fprintf(w, "refused because of who they are: %s; cut off when intentions changed: %s\n",
+			config.Plural(int(x.Denied), "client"), config.Plural(int(x.Ended), "connection"))
+		for _, c := range x.Clients {
+			fmt.Fprintf(w, "connected: %s, %s\n", visible.Text(c.Identity), config.Plural(c.Connections, "connection"))
+		}
+		if x.ClientsShort {
+			fmt.Fprintln(w, "connected: more identities")
+		}
+	}
+}
+
 // addExcluded adds the instances to s that its tags or filter leave out. If s has no endpoints, addExcluded returns the
 // reasons. If Consul's answer cannot be fetched, addExcluded returns an error, and s keeps its other endpoints.
 func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) (problems []string, err error) {
@@ -132,9 +156,7 @@ func writeExplanation(
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible.Text(s.Name), in,
 		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible.Text(s.Source))
 	fmt.Fprintf(w, "%s\n", visible.Text(note(now, s)))
-	if i := s.Identity; i != nil {
-		fmt.Fprintf(w, "dials in the mesh as %s\n", visible.Text(identityText(now, i)))
-	}
+	writeInMesh(w, now, s)
 	if s.Path.Asks() {
 		fmt.Fprintf(w, "path: %s\n", visible.Text(s.Path.Text()))
 	}

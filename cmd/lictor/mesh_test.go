@@ -148,3 +148,27 @@ func TestExplanationOfAMeshService(t *testing.T) {
 		}
 	}
 }
+
+// explain says to whom an exposed instance is served, and as whom.
+func TestExplanationOfAnExposedInstance(t *testing.T) {
+	t.Parallel()
+	m := meshAnswer()
+	s := &admin.Service{Name: "mesh:web", Source: `web-1, exposed to the mesh as "web"`, Set: admin.SetFresh,
+		Identity: &m.Identities[0], Exposed: &admin.ExposedInstance{Name: "mesh:web", Denied: 1, Ended: 2,
+			Error: "the agent has lost the instance", ClientsShort: true,
+			Clients: []admin.ExposedClient{{Identity: "spiffe://td.consul/\x1bapi", Connections: 7}}}}
+	var b strings.Builder
+	if err := writeExplanation(&b, testNow, s, nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	const want = `
+is served to the mesh as web (spiffe://td.consul/ns/default/dc/dc1/svc/web): fine, certificate expires in 3d
+the agent has lost the instance
+refused because of who they are: 1 client; cut off when intentions changed: 2 connections
+connected: spiffe://td.consul/` + "\ufffd" + `api, 7 connections
+connected: more identities
+`
+	if !strings.Contains(b.String(), want) {
+		t.Errorf("got %s, want %q in it", b.String(), want)
+	}
+}

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -30,6 +31,29 @@ func TestExposedServicesThatNeedAttention(t *testing.T) {
 	h.get("/v1/services", &all)
 	if one := all.Services[0]; !one.Permissive || one.State != StateDegraded || one.Reasons[0].Kind != KindPermissive {
 		t.Errorf("got %+v", one)
+	}
+}
+
+// A service that is an exposed instance shows to whom it is served, and as whom. Others do not.
+func TestServiceThatIsExposed(t *testing.T) {
+	h := serve(t, Options{}, "web", "mesh:billing", "other")
+	m := meshAt(IdentityFine, "")
+	m.Identities[0].Services = []string{"web", "mesh:billing"}
+	instance := ExposedInstance{Name: "mesh:billing", ServiceID: "billing-1", Denied: 3,
+		Clients: []ExposedClient{{Identity: "spiffe://td.consul/ns/default/dc/dc1/svc/web", Connections: 2}}}
+	m.Exposed[0].Instances = []ExposedInstance{{Name: "mesh:gone"}, instance}
+	h.fake.set(func(f *fake) { f.mesh = m })
+	var all ServicesAnswer
+	h.get("/v1/services", &all)
+	for _, s := range all.Services {
+		if wants := s.Name == "mesh:billing"; (s.Exposed != nil) != wants {
+			t.Errorf("%s is exposed: %+v", s.Name, s.Exposed)
+		} else if wants && !reflect.DeepEqual(*s.Exposed, instance) {
+			t.Errorf("got %+v, want %+v", *s.Exposed, instance)
+		}
+		if (s.Identity != nil) != (s.Name != "other") {
+			t.Errorf("%s has the identity %+v", s.Name, s.Identity)
+		}
 	}
 }
 

@@ -92,16 +92,23 @@ func (s *State) mesh() Mesh {
 	return s.Mesh()
 }
 
-// identities returns the identities of services that have one, by service.
-func (s *State) identities() map[string]*Identity {
-	by := map[string]*Identity{}
-	all := s.mesh().Identities
-	for i := range all {
-		for _, service := range all[i].Services {
-			by[service] = &all[i]
+// attach adds to services, which are by name, what m has of them.
+func (m *Mesh) attach(services map[string]*Service) {
+	for i := range m.Identities {
+		for _, name := range m.Identities[i].Services {
+			if one := services[name]; one != nil {
+				one.Identity = &m.Identities[i]
+			}
 		}
 	}
-	return by
+	for i := range m.Exposed {
+		instances := m.Exposed[i].Instances
+		for k := range instances {
+			if one := services[instances[k].Name]; one != nil {
+				one.Exposed = &instances[k]
+			}
+		}
+	}
 }
 
 // MeshAnswer is the response body of /v1/mesh.

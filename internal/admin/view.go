@@ -206,11 +206,8 @@ func (s *State) show(configured []Configured) []Service {
 			}
 		}
 	}
-	for name, identity := range s.identities() {
-		if one := at[name]; one != nil {
-			one.Identity = identity
-		}
-	}
+	m := s.mesh()
+	m.attach(at)
 	balanced := map[string]Balanced{}
 	if s.Balanced != nil {
 		balanced = s.Balanced()
