@@ -1,6 +1,7 @@
 // Details are what an open row shows: why the service is as it is, charts, and its endpoints.
 import { Chart } from "./chart.js";
 import { Endpoints } from "./endpoints.js";
+import { Exposed } from "./exposed.js";
 import { brief, count, isolated, latency, now, size, waiting, when, words } from "./format.js";
 import { make, put } from "./dom.js";
 
@@ -27,7 +28,8 @@ export class Details {
     const cursor = {};
     this.charts = drawn.map((d) => new Chart(d, service.name, cursor, () => this.drawCharts()));
     this.endpoints = new Endpoints(service);
-    this.element = make("div", { class: "more" }, this.reasons, this.about, this.identity, this.path, this.near, this.problem, this.refused, this.sources,
+    this.exposed = new Exposed();
+    this.element = make("div", { class: "more" }, this.reasons, this.about, this.identity, this.exposed.element, this.path, this.near, this.problem, this.refused, this.sources,
       make("div", { class: "charts" }, ...this.charts.map((c) => c.figure)), this.endpoints.element);
   }
 
@@ -43,7 +45,8 @@ export class Details {
     put(this.problem, [d.problem && !reasons.some((r) => r.text.includes(d.problem)) ? d.problem : "", waiting(d)].filter(Boolean).join("; "));
     this.problem.hidden = this.problem.textContent === "";
     this.identity.hidden = !d.identity;
-    put(this.identity, d.identity ? inMesh(d.identity) : "");
+    put(this.identity, d.identity ? inMesh(d) : "");
+    this.exposed.draw(d.exposed);
     this.path.hidden = d.path.asked === "off" && !d.kernel;
     put(this.path, pathOf(d));
     list(this.sources, (d.sources ?? []).map((s) => s.name + (s.active ? ": in use" : ": not in use") + (s.detail ? ", " + s.detail : "")));
@@ -68,8 +71,8 @@ export class Details {
   }
 }
 
-// inMesh says as whom a service dials in the service mesh.
-const inMesh = (i) => `Dials in the mesh as ${isolated(i.name)}: ${i.state}` +
+// inMesh says as whom a service dials in the service mesh, or is served to it.
+const inMesh = ({ identity: i, exposed }) => `${exposed ? "Is served to the mesh" : "Dials in the mesh"} as ${isolated(i.name)}: ${i.state}` +
   (i.expires ? `, ${isolated(i.spiffe_id)}, certificate from ${when(Date.parse(i.received))} until ${when(Date.parse(i.expires))}.` : ", without a certificate.");
 
 // pathOf says on which path the service is.

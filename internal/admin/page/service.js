@@ -49,7 +49,9 @@ export class Service {
     this.li = make("li");
     this.li.service = this;
     this.button = make("button", { type: "button", "aria-expanded": "false" }, make("b", {}, make("bdi", {}, name)));
-    this.row = make("div", { class: "row" }, make("h3", {}, this.button));
+    this.badge = make("span", { class: "badge", title: "Clients without a certificate of the mesh are served in plain text." }, "permissive");
+    this.badge.hidden = true;
+    this.row = make("div", { class: "row" }, make("h3", {}, this.button, this.badge));
     this.row.addEventListener("click", (e) => {
       if (e.target.closest("a") || !getSelection().isCollapsed && !this.button.contains(e.target)) return;
       const open = new Set(view.open);
@@ -79,7 +81,7 @@ export class Service {
   isLike(wanted) {
     const d = this.data;
     this.text ??= [d.name, d.protocol, d.source, d.set, states[d.state], ...(d.reasons ?? []).map((r) => r.kind + " " + r.text), ...d.listeners,
-      ...d.endpoints.flatMap((e) => [e.id, e.address, e.state, e.reason, ...(e.tags ?? [])])].join(" ").toLowerCase();
+      ...(d.exposed?.clients ?? []).map((c) => c.identity), ...d.endpoints.flatMap((e) => [e.id, e.address, e.state, e.reason, ...(e.tags ?? [])])].join(" ").toLowerCase();
     return wanted.every((w) => this.text.includes(w));
   }
 
@@ -147,6 +149,7 @@ export class Service {
     this.mark.className = "mark " + d.state;
     put(this.mark, marks[d.state]);
     put(this.said, states[d.state]);
+    this.badge.hidden = !d.permissive;
     put(this.where, `${d.protocol} ${d.listeners.join(" ")}`);
     this.drawEnds();
     this.drawWhy();
