@@ -119,10 +119,14 @@ func runTroubled(t *testing.T) (l *lictor, admin netip.AddrPort) {
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	c.register(t, "web", "b", startEcho(t, "b").addr)
 	c.register(t, "dns", "u", startUDP(t, "u").addr)
+	c.register(t, "billing", "billing", startEcho(t, "billing").addr)
+	c.configure(t, intentionsOf("billing", denies("api")))
+	mesh, billing := meshAt(t, 1)
 	good, dead := startEcho(t, "good"), deadAddr(t)
 	admin = freePort(t)
 	config := fmt.Sprintf("admin { listen = %q }\naccess_log { path = %q }\n", admin,
-		filepath.Join(t.TempDir(), "access.log")) + consulBlock(c) +
+		filepath.Join(t.TempDir(), "access.log")) + consulBlock(c) + mesh +
+		expose("billing", `intentions = "permissive"`) + meshService("billing") +
 		service("web") + service("dns", udp) + service("nowhere", `consul { datacenter = "nowhere" }`) +
 		service("void", udp) + service("few", udp, "max_sessions = 1", endpoints(startUDP(t, "few"))) +
 		service("dead", fmt.Sprintf("static { endpoints = [%q] }", dead)) +
@@ -148,12 +152,13 @@ func runTroubled(t *testing.T) (l *lictor, admin netip.AddrPort) {
 		}
 		return nil
 	})
-	l.makeTraffic(t, c)
+	l.makeTraffic(t, c, billing)
 	return l, admin
 }
 
-// makeTraffic makes clients of the services of runTroubled, and changes in Consul, until the end of the test.
-func (l *lictor) makeTraffic(t *testing.T, c *consul) {
+// makeTraffic makes clients of the services of runTroubled, and changes in Consul, until the end of the test. Peers
+// reach the service billing at an address.
+func (l *lictor) makeTraffic(t *testing.T, c *consul, billing netip.AddrPort) {
 	t.Helper()
 	var running sync.WaitGroup
 	t.Cleanup(running.Wait) // the test's context has ended by then
@@ -172,7 +177,12 @@ func (l *lictor) makeTraffic(t *testing.T, c *consul) {
 				Weights: &api.AgentWeights{Passing: 1 + changes/20%2, Warning: 1}})
 		}
 	})
-	for _, name := range []string{"web", "flaky", "dead"} {
+	denied := c.as(t, "api", "billing")
+	loop(func(ctx context.Context) { _, _ = askMesh(ctx, billing, denied) })
+	c.awaitSidecars(t, "billing", 1)
+	awaitRotation(t, l.addr(t, "billing"), "billing")
+	mustConnect(t, l.addr(t, "billing"))
+	for _, name := range []string{"web", "flaky", "dead", "billing"} {
 		addr := l.addr(t, name)
 		loop(func(ctx context.Context) { _, _ = ask(ctx, addr) }) // those of "dead" fail
 	}
