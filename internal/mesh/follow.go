@@ -16,8 +16,10 @@ const (
 	// longestWait is how long Consul may hold a question. Reverse proxies often cut requests off after 60 s.
 	longestWait = 45 * time.Second
 
-	// shortestWait bounds how far the wait falls if something cuts requests off earlier.
+	// shortestWait bounds how far the wait falls if something cuts requests off earlier. The wait doubles again after
+	// regainAfter questions that Consul has held to their end: what cut them off may be gone.
 	shortestWait = time.Second
+	regainAfter  = 8
 
 	// firstLimit bounds a question without an index. An authority outside of Consul may need seconds to sign.
 	firstLimit = 30 * time.Second
@@ -115,6 +117,7 @@ type follower struct {
 	about   subject
 	index   uint64        // of the answer in use; zero: ask anew
 	longest time.Duration // how long Consul may hold a question
+	held    int           // questions that Consul has held to their end since longest changed
 	backoff consul.Backoff
 	wentOn  time.Time           // when an index last went back
 	soon    allowance.Allowance // for answers that came too soon
@@ -129,10 +132,10 @@ func (f *follower) step(ctx context.Context) time.Duration {
 	case ctx.Err() != nil:
 		return 0
 	case errors.As(err, &overdue) && f.longest > shortestWait: // something between here and the agent is impatient
-		f.longest = max(f.longest/2, shortestWait)
+		f.longest, f.held = max(f.longest/2, shortestWait), 0
 		return 0
 	case errors.Is(err, consul.ErrMoved):
-		f.index = 0
+		f.index, f.longest, f.held = 0, longestWait, 0
 		return rand.N(moveSpread)
 	case err != nil:
 		f.index = 0
@@ -154,6 +157,9 @@ func (f *follower) step(ctx context.Context) time.Duration {
 		return f.backoff.Pause(now, minBackoff, maxBackoff)
 	}
 	f.index = max(answer.index, 1)
+	if q.index != 0 && took >= q.wait {
+		f.regain()
+	}
 	early := q.index != 0 && took < min(q.wait/2, tooSoon)
 	over, isNew := answer.use(q.index != 0 && !early)
 	if over {
@@ -163,6 +169,13 @@ func (f *follower) step(ctx context.Context) time.Duration {
 		return f.calm(isNew || answer.index != q.index, now)
 	}
 	return 0
+}
+
+// regain notes that Consul has held a question to its end.
+func (f *follower) regain() {
+	if f.held++; f.held >= regainAfter {
+		f.longest, f.held = min(2*f.longest, longestWait), 0
+	}
 }
 
 // calm returns the pause after an answer that came too soon. moved says that something has changed in Consul.

@@ -359,6 +359,39 @@ func TestQuestionsAreFewForABrokenAgent(t *testing.T) {
 	}
 }
 
+// While something cuts off questions that wait for more than ten seconds, they wait for less. Once it is gone, or the
+// client has moved to another agent, they wait for as long as before.
+func TestWaitGrowsAgain(t *testing.T) {
+	const impatient = 10 * time.Second
+	for name, moves := range map[string]bool{"gone": false, "moved": true} {
+		t.Run(name, func(t *testing.T) {
+			from := &scriptedSource{}
+			cut := 0
+			from.ask = func(ctx context.Context, q question) error {
+				switch past := time.Since(from.begun); {
+				case q.index == 0:
+					return nil
+				case past > 5*time.Minute && moves:
+					moves = false
+					return consul.ErrMoved
+				case past <= 5*time.Minute && q.wait > impatient:
+					cut++
+					_ = waits(ctx, question{wait: impatient})
+					return &consul.OverdueError{Err: errors.New("EOF")}
+				}
+				return waits(ctx, q)
+			}
+			times := inBubble(t, from, 1, 20*time.Minute)
+			if most := 10; cut < 2 || cut > most {
+				t.Errorf("%d questions were cut off, want 2 to %d", cut, most)
+			}
+			if last := times[len(times)-1] - times[len(times)-2]; last < longestWait*9/10 {
+				t.Errorf("the last question waited for %v: asked after %v", last, times)
+			}
+		})
+	}
+}
+
 // An agent may repeat the certificate in use to each question without an index, and refuse each question for the next
 // one, because the token has lost its right. That is one trouble, also if a connection is lost meanwhile.
 func TestCertificateInUseDoesNotDisproveARefusal(t *testing.T) {
