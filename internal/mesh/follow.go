@@ -118,6 +118,7 @@ type follower struct {
 	index   uint64        // of the answer in use; zero: ask anew
 	longest time.Duration // how long Consul may hold a question
 	held    int           // questions that Consul has held to their end since longest changed
+	notes   notes         // of the source
 	backoff consul.Backoff
 	wentOn  time.Time           // when an index last went back
 	soon    allowance.Allowance // for answers that came too soon
@@ -198,7 +199,7 @@ type answered struct {
 
 // ask asks one question, when it is its turn.
 func (f *follower) ask(ctx context.Context) (a answered, q question, took time.Duration, err error) {
-	q = question{index: f.index}
+	q = question{index: f.index, notes: &f.notes}
 	limit := firstLimit
 	var queue chan struct{}
 	shared, crowd := f.about.lane()

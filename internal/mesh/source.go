@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
@@ -33,6 +32,13 @@ type source interface {
 type question struct {
 	index uint64
 	wait  time.Duration
+	notes *notes // never nil
+}
+
+// Notes are what a source keeps from one question of a follower to its next one. Only the source uses them.
+type notes struct {
+	site     uint64    // consul.Answer.Site of the last answer
+	policyAt time.Time // when the agent last said its default policy; zero: never
 }
 
 // An answerError says that an answer came and cannot be used.
@@ -46,27 +52,7 @@ func (e *answerError) Unwrap() error { return e.err }
 const maxAnswer = 1 << 20
 
 // An agent is the source that asks an agent of Consul.
-type agent struct {
-	client *consul.Client
-
-	mu       sync.Mutex           // guards the following fields
-	sites    map[string]uint64    // by question, the consul.Answer.Site that has sent the last index
-	policies map[string]time.Time // by destination, when the agent last said its default policy
-}
-
-// site returns which site has sent the last index of a question.
-func (a *agent) site(of string) uint64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.sites[of]
-}
-
-// setSite notes which site has sent the last index of a question.
-func (a *agent) setSite(of string, site uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.sites[of] = site
-}
+type agent struct{ client *consul.Client }
 
 func (a *agent) multiplexes() bool { return a.client.Multiplexes() }
 
@@ -112,15 +98,14 @@ type head struct {
 func (a *agent) ask(
 	ctx context.Context, path string, values url.Values, q question, most int, out any,
 ) (head, error) {
-	of := path + "?" + values.Encode()
 	answer, err := a.client.Query(ctx, consul.Request{
-		Path: path, Values: values, Index: q.index, Site: a.site(of), Wait: q.wait,
+		Path: path, Values: values, Index: q.index, Site: q.notes.site, Wait: q.wait,
 	})
 	if err != nil {
 		return head{}, err
 	}
 	defer answer.Free()
-	a.setSite(of, answer.Site)
+	q.notes.site = answer.Site
 	switch {
 	case len(answer.Body) > most:
 		err = fmt.Errorf("it has %d bytes", len(answer.Body))

@@ -93,9 +93,7 @@ func intentionsIn(text []byte, of string) ([]Intention, error) {
 // does not exist. That needs service:write, as the certificate of the destination does. Without that right, the header
 // must do.
 func (a *agent) defaultPolicy(ctx context.Context, of string, r *rules, q question, former *rules) (bool, error) {
-	a.mu.Lock()
-	last := a.policies[of]
-	a.mu.Unlock()
+	last := q.notes.policyAt
 	if former != nil && q.index != 0 && (time.Since(last) < policyEvery || !slices.Equal(r.all, former.all)) {
 		return former.allow, nil
 	}
@@ -109,9 +107,7 @@ func (a *agent) defaultPolicy(ctx context.Context, of string, r *rules, q questi
 	if err != nil && consul.KindOf(err) < consul.Denied && !consul.IsNotFound(err) {
 		return false, err
 	}
-	a.mu.Lock()
-	a.policies[of] = time.Now()
-	a.mu.Unlock()
+	q.notes.policyAt = time.Now()
 	switch {
 	case err == nil && strings.HasPrefix(answer.Reason, "Default "):
 		return answer.Authorized, nil

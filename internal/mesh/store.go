@@ -46,7 +46,7 @@ type Store struct {
 
 // NewStore returns a Store. Without a call of Run it asks Consul for nothing.
 func NewStore(o Options) *Store {
-	return newStore(o, &agent{client: o.Consul, sites: map[string]uint64{}, policies: map[string]time.Time{}})
+	return newStore(o, &agent{o.Consul})
 }
 
 func newStore(o Options, from source) *Store {
