@@ -86,7 +86,8 @@ func open(t *testing.T, o Options) *Path {
 type backend struct {
 	net.Listener
 	addr netip.AddrPort
-	hits atomic.Int64
+	hits atomic.Int64 // connections so far
+	open atomic.Int64 // connections now
 	wait sync.WaitGroup
 }
 
@@ -114,9 +115,11 @@ func (b *backend) serve() {
 			return
 		}
 		b.hits.Add(1)
+		b.open.Add(1)
 		b.wait.Go(func() {
 			_, _ = io.Copy(c, c)
 			_ = c.Close()
+			b.open.Add(-1)
 		})
 	}
 }
