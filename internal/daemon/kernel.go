@@ -124,12 +124,17 @@ func (k *kernelKeeper) prepare(cfg *config.Config) (step, error) {
 func cutsNeeded(cfg *config.Config, path kernelPath) error {
 	cannot := cannotCut(path)
 	needs := slices.ContainsFunc(cfg.Services, func(s config.Service) bool {
-		return s.KernelPath == config.KernelPathOn && (s.OnLeave != (config.OnLeave{}) || s.Protocol == config.UDP)
+		return s.KernelPath == config.KernelPathOn && needsCuts(&s)
 	})
 	if cannot == nil || !needs {
 		return nil
 	}
 	return fmt.Errorf("kernel_path: on_leave: %w", cannot)
+}
+
+// needsCuts reports whether s can be on the kernel path only if that can cut connections.
+func needsCuts(s *config.Service) bool {
+	return s.OnLeave != (config.OnLeave{}) || s.Protocol == config.UDP
 }
 
 // cannotCut returns why path cannot cut connections, or nil if it can. With a nil path there are none to cut.

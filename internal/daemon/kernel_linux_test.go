@@ -8,9 +8,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/kernel"
@@ -40,7 +44,7 @@ func TestClientsOnTheKernelPath(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
 	}
-	if err := kernel.Probe(""); err != nil {
+	if err, _ := kernel.Probe(""); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	a, b := instance(t, "a"), instance(t, "b")
@@ -108,7 +112,7 @@ func TestNothingListensOnTheKernelPath(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
 	}
-	if err := kernel.Probe(""); err != nil {
+	if err, _ := kernel.Probe(""); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -135,7 +139,7 @@ func TestLeavingEndpointIsCutOnTheKernelPath(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
 	}
-	if err := kernel.Probe(""); err != nil {
+	if err, _ := kernel.Probe(""); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	a := at(instance(t, "a"))
@@ -161,4 +165,43 @@ func TestLeavingEndpointIsCutOnTheKernelPath(t *testing.T) {
 	}
 	testproc.Await(t, "the count", func() bool { return s.kernel.shown()["web"].Counters.EndedLeft == 1 })
 	s.stop()
+}
+
+// TestLookAtAKernelPathThatCannotCut checks what a look at this host says if this process could open the kernel path,
+// but not cut connections.
+func TestLookAtAKernelPathThatCannotCut(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	if err, _ := kernel.Probe(""); err != nil {
+		testproc.Cannot(t, "the kernel path cannot be opened", err)
+	}
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	bits := uint64(1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN)
+	low, high := uint32(bits), uint32(bits>>32)
+	data := [2]unix.CapUserData{{Effective: low, Permitted: low}, {Effective: high, Permitted: high}}
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	const plain = "service \"plain\" { listen = 9001 }\n"
+	for _, text := range []string{
+		"kernel_path = \"auto\"\nservice \"web\" {\nlisten = 9000\non_leave = \"cut\"\n}\n",
+		"kernel_path = \"on\"\nservice \"web\" {\nlisten = 9000\nprotocol = \"udp\"\n}\n",
+	} {
+		lines, problems := LookAtKernelPath(mustParse(t, text+plain))
+		if len(lines) != 2 || lines[0] != "kernel path: 1 service (plain)" ||
+			!strings.HasPrefix(lines[1], "not on the kernel path: 1 service (web): ") ||
+			!strings.HasSuffix(lines[1], "without CAP_PERFMON") {
+			t.Errorf("%s: got %q", text, lines)
+		}
+		if len(problems) != 1 || problems[0].Severity != hcl.DiagWarning ||
+			!strings.Contains(problems[0].Detail, "without CAP_PERFMON. Ignore this if") {
+			t.Errorf("%s: got %v", text, problems)
+		}
+	}
+	if lines, problems := LookAtKernelPath(mustParse(t, "kernel_path = \"on\"\n"+plain)); len(problems) > 0 ||
+		len(lines) != 1 || lines[0] != "kernel path: 1 service (plain)" {
+		t.Errorf("without a service that needs cuts: got %q, %v", lines, problems)
+	}
 }

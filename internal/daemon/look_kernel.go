@@ -15,10 +15,12 @@ import (
 
 // KernelPaths says which of the services that ask for the kernel path would be on it, and why the others would not, as
 // far as the configuration decides it. There is one line for each reason. There are none if no service asks.
-func KernelPaths(cfg *config.Config) []string { return kernelPaths(cfg, nil) }
+func KernelPaths(cfg *config.Config) []string { return kernelPaths(cfg, nil, nil) }
 
-func kernelPaths(cfg *config.Config, host error) (lines []string) {
-	on, off := kernelServices(cfg, nil, host, nil)
+// kernelPaths is KernelPaths for a host that has no kernel path because of cannotOpen, or whose kernel path cannot cut
+// connections because of cannotCut. Nil means that all is there.
+func kernelPaths(cfg *config.Config, cannotOpen, cannotCut error) (lines []string) {
+	on, off := kernelServices(cfg, nil, cannotOpen, cannotCut)
 	by := map[string][]string{} // services, by reason
 	for i := range cfg.Services {
 		if s := &cfg.Services[i]; s.KernelPath != config.KernelPathOff && off[s.Name] != "" {
@@ -41,21 +43,36 @@ func kernelPaths(cfg *config.Config, host error) (lines []string) {
 // LookAtKernelPath returns what KernelPaths does, with what this host allows, and the problems of this host. Nothing
 // stays attached.
 func LookAtKernelPath(cfg *config.Config) (lines []string, problems hcl.Diagnostics) {
-	if on, _ := kernelServices(cfg, nil, nil, nil); len(on) == 0 {
+	on, _ := kernelServices(cfg, nil, nil, nil)
+	if len(on) == 0 {
 		return KernelPaths(cfg), nil
 	}
-	err := kernel.Probe(cfg.KernelPathCgroup)
-	if err != nil {
-		d := &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No kernel path on this host",
-			Detail: err.Error() + "."}
-		var why *kernel.Error
-		switch {
-		case errors.As(err, &why) && why.Reason == kernel.NoCapability:
-			d.Detail += " Ignore this if lictor runs as another user."
-		case cfg.NeedsKernelPath():
-			d.Severity = hcl.DiagError
-		}
-		problems = append(problems, d)
+	cannotOpen, cannotCut := kernel.Probe(cfg.KernelPathCgroup)
+	var cut, mustCut bool
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
+		needs := on[s.Name] != nil && needsCuts(s)
+		cut, mustCut = cut || needs, mustCut || needs && s.KernelPath == config.KernelPathOn
 	}
-	return kernelPaths(cfg, err), problems
+	switch {
+	case cannotOpen != nil:
+		problems = append(problems, lacks("No kernel path on this host", cannotOpen, cfg.NeedsKernelPath()))
+	case cannotCut != nil && cut:
+		problems = append(problems, lacks("Kernel path of this host cannot cut connections", cannotCut, mustCut))
+	}
+	return kernelPaths(cfg, cannotOpen, cannotCut), problems
+}
+
+// lacks returns a diagnostic of what this host lacks. It is an error if services need that and no other user may have
+// it.
+func lacks(summary string, err error, needed bool) *hcl.Diagnostic {
+	d := &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Detail: err.Error() + "."}
+	var why *kernel.Error
+	switch {
+	case errors.As(err, &why) && why.Reason == kernel.NoCapability:
+		d.Detail += " Ignore this if lictor runs as another user."
+	case needed:
+		d.Severity = hcl.DiagError
+	}
+	return d
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/kernel"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -60,5 +61,23 @@ func TestLookWarnsOfHiddenInstances(t *testing.T) {
 	}
 	if len(all) != 1 || len(all[0].instances) != 1 {
 		t.Errorf("saw %+v", all)
+	}
+}
+
+func TestLackOfTheHostIsAnErrorIfServicesNeedIt(t *testing.T) {
+	old, denied := &kernel.Error{Reason: kernel.NoSupport}, &kernel.Error{Reason: kernel.NoCapability}
+	for _, tt := range []struct {
+		name   string
+		err    error
+		needed bool
+		want   hcl.DiagnosticSeverity
+	}{
+		{"needed", old, true, hcl.DiagError},
+		{"not needed", old, false, hcl.DiagWarning},
+		{"a capability that another user may have", denied, true, hcl.DiagWarning},
+	} {
+		if got := lacks("Something", tt.err, tt.needed); got.Severity != tt.want {
+			t.Errorf("%s: got severity %v, want %v", tt.name, got.Severity, tt.want)
+		}
 	}
 }

@@ -75,7 +75,8 @@ func (c *cutter) close() {
 // number of sockets. Connections of others to the same addresses stay. The clients see ECONNABORTED, the endpoints a
 // reset. Call Set before, or clients may get these endpoints again.
 //
-// Cut returns an Error if the process lacks CAP_PERFMON, or if the kernel is older than Linux 6.5.
+// Cut returns an Error if the process lacks CAP_PERFMON, or if the kernel is older than Linux 6.5. It does so even if
+// there is no such service, so a caller can ask.
 func (p *Path) Cut(name string, keys []uint64) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -92,3 +92,15 @@ func echo(c net.Conn) error {
 	_, err := io.ReadFull(c, b)
 	return err
 }
+
+func TestMissingForCutter(t *testing.T) {
+	for _, tt := range []struct{ lacks, want string }{
+		{"", ""},
+		{"bpf_sock_destroy", "bpf_sock_destroy (Linux 6.5)"},
+		{"bpf_iter_udp", "bpf_iter_udp (CONFIG_PROC_FS)"},
+	} {
+		if got := missingForCutter(func(function string) bool { return function != tt.lacks }); got != tt.want {
+			t.Errorf("without %q: got %q, want %q", tt.lacks, got, tt.want)
+		}
+	}
+}

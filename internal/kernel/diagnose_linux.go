@@ -48,11 +48,42 @@ func diagnose(doing string, err error) error {
 
 // diagnoseCutter says what the system lacks if the programs that destroy sockets cannot be used.
 func diagnoseCutter(err error) error {
+	const doing = "cannot destroy sockets on the kernel path"
 	if !hasCapability(unix.CAP_PERFMON) {
-		return &Error{Reason: NoCapability, Detail: "cannot destroy sockets on the kernel path without CAP_PERFMON"}
+		return &Error{Reason: NoCapability, Detail: doing + " without CAP_PERFMON"}
 	}
-	return &Error{Reason: NoSupport, Err: err,
-		Detail: "cannot destroy sockets on the kernel path; it needs Linux 6.5 and CONFIG_DEBUG_INFO_BTF"}
+	types, typesErr := btf.LoadKernelSpec()
+	if typesErr != nil {
+		return &Error{Reason: NoSupport, Err: typesErr, Detail: doing +
+			": the kernel does not describe its types, CONFIG_DEBUG_INFO_BTF is missing"}
+	}
+	has := func(function string) bool {
+		var f *btf.Func
+		return types.TypeByName(function, &f) == nil
+	}
+	if missing := missingForCutter(has); missing != "" {
+		return &Error{Reason: NoSupport, Err: err, Detail: doing + ": the kernel has no " + missing}
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) && !errors.As(err, new(*ebpf.VerifierError)) {
+		return &Error{Reason: Denied, Err: err, Detail: doing + " although CAP_PERFMON is there: a seccomp filter, a " +
+			"security module or the kernel's lockdown forbids it"}
+	}
+	return &Error{Reason: NoSupport, Err: err, Detail: doing}
+}
+
+// missingForCutter names a function that the programs that destroy sockets need and the kernel lacks, and says where it
+// comes from. It returns "" if all are there. has reports whether the kernel has a function.
+func missingForCutter(has func(function string) bool) string {
+	for _, each := range []struct{ function, from string }{
+		{"bpf_iter_tcp", "CONFIG_PROC_FS"}, // see net/ipv4/tcp_ipv4.c
+		{"bpf_iter_udp", "CONFIG_PROC_FS"},
+		{"bpf_sock_destroy", "Linux 6.5"},
+	} {
+		if !has(each.function) {
+			return each.function + " (" + each.from + ")"
+		}
+	}
+	return ""
 }
 
 // hasCapability reports whether the process has a capability or CAP_SYS_ADMIN, which includes those for eBPF.

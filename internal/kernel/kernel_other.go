@@ -13,7 +13,7 @@ func unsupported() error {
 func Open(Options) (*Path, error) { return nil, unsupported() }
 
 // Probe returns an Error.
-func Probe(string) error { return unsupported() }
+func Probe(string) (cannotOpen, cannotCut error) { return unsupported(), nil }
 
 // Set returns an Error.
 func (*Path) Set(Service) error { return unsupported() }

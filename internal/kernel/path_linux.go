@@ -49,13 +49,14 @@ func Open(o Options) (*Path, error) {
 	return p, nil
 }
 
-// Probe returns the error that Open would return now. It attaches the programs for a moment.
-func Probe(cgroup string) error {
+// Probe attaches the programs for a moment. cannotOpen is the error that Open would return now, and cannotCut the one
+// that Path.Cut would. Nil means that it can be done.
+func Probe(cgroup string) (cannotOpen, cannotCut error) {
 	p, err := Open(Options{Cgroup: cgroup})
 	if err != nil {
-		return err
+		return err, nil
 	}
-	return p.Close()
+	return p.Close(), p.noCutter
 }
 
 func (p *Path) start(dir string, events func(Event)) (err error) {
