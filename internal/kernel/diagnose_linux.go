@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -43,7 +44,17 @@ func diagnose(doing string, err error) error {
 		return &Error{Reason: NoSupport, Err: btfErr,
 			Detail: "the kernel does not describe its types: CONFIG_DEBUG_INFO_BTF is missing"}
 	}
-	return &Error{Reason: NoSupport, Detail: "cannot " + doing + "; the kernel may be older than Linux 5.15", Err: err}
+	return &Error{Reason: NoSupport, Err: err,
+		Detail: "cannot " + doing + "; the kernel may be older than Linux " + oldestKernel(runtime.GOARCH)}
+}
+
+// oldestKernel returns the oldest version of Linux that can run the programs for connections and datagrams. On arm64,
+// earlier versions have no atomic operations that return a value.
+func oldestKernel(arch string) string {
+	if arch == "arm64" {
+		return "5.18"
+	}
+	return "5.15"
 }
 
 // diagnoseCutter says what the system lacks if the programs that destroy sockets cannot be used.
