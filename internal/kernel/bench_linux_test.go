@@ -10,14 +10,56 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
+// compare measures f with the programs of a path that has 1,000 services, and then with programs that do nothing at the
+// same hooks. The second figure is the price of hooks, and the difference that of the programs.
+func compare(b *testing.B, f func() error) {
+	b.Run("1,000 services", func(b *testing.B) {
+		p := openMany(b)
+		measure(b, append(p.forConnections(), p.forDatagrams()...), f)
+	})
+	b.Run("nothing", func(b *testing.B) {
+		var hooks []hook
+		for _, h := range append((&Path{}).forConnections(), (&Path{}).forDatagrams()...) {
+			hooks = append(hooks, hook{doNothing(b, h.at), h.at})
+		}
+		dir, err := findCgroup("")
+		if err != nil {
+			b.Fatal(err)
+		}
+		links, err := attach(dir, hooks)
+		b.Cleanup(func() { _ = detach(links) })
+		if err != nil {
+			b.Fatal(err)
+		}
+		measure(b, hooks, f)
+	})
+}
+
+// doNothing returns a program for a hook that leaves all alone.
+func doNothing(b *testing.B, at ebpf.AttachType) *ebpf.Program {
+	b.Helper()
+	spec := &ebpf.ProgramSpec{Type: ebpf.CGroupSockAddr, AttachType: at,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}}
+	if at == ebpf.AttachCGroupSockOps {
+		spec.Type = ebpf.SockOps
+	}
+	p, err := ebpf.NewProgram(spec)
+	if err != nil {
+		testproc.Cannot(b, "a program cannot be loaded", err)
+	}
+	b.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
 // measure calls f in the loop of b, and reports how long the programs run for one call. The kernel's own measuring is a
 // large part of it.
-func measure(b *testing.B, p *Path, f func() error) {
+func measure(b *testing.B, hooks []hook, f func() error) {
 	b.Helper()
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
@@ -25,7 +67,7 @@ func measure(b *testing.B, p *Path, f func() error) {
 	}
 	defer func() { _ = stats.Close() }()
 	read := func() (ns, runs float64) {
-		for _, h := range append(p.forConnections(), p.forDatagrams()...) {
+		for _, h := range hooks {
 			s, err := h.program.Stats()
 			if err != nil {
 				b.Fatal(err)
@@ -66,13 +108,12 @@ func openMany(b *testing.B) *Path {
 // BenchmarkConnectionElsewhere measures what a connection that is not on the path pays, with both of its ends on this
 // host, from connect(2) until both have closed.
 func BenchmarkConnectionElsewhere(b *testing.B) {
-	p := openMany(b)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	measure(b, p, func() error {
+	compare(b, func() error {
 		c, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
 			return err
@@ -88,14 +129,13 @@ func BenchmarkConnectionElsewhere(b *testing.B) {
 // BenchmarkDatagramElsewhere measures what a datagram that is not on the path pays, when it is sent and when it is
 // received.
 func BenchmarkDatagramElsewhere(b *testing.B) {
-	p := openMany(b)
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
 	to, buffer := c.LocalAddr().(*net.UDPAddr).AddrPort(), make([]byte, 10)
-	measure(b, p, func() error {
+	compare(b, func() error {
 		if _, err := c.WriteToUDPAddrPort(buffer, to); err != nil {
 			return err
 		}
