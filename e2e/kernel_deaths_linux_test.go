@@ -115,7 +115,7 @@ func TestKernelPathIsUpgradedUnderLoad(t *testing.T) {
 		clients.add("connection", func(int) error { _, err := ask(t.Context(), web); return err })
 	}
 	clients.add("request over a kept connection", func(i int) error { return kept.echo(fmt.Sprint("request ", i)) })
-	n := upgrades(t)
+	n := upgrades(t, 10)
 	for i := 0; i < n && !t.Failed(); i++ {
 		clients.getOn(10)
 		d.upgrade(t)

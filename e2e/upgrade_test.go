@@ -35,6 +35,12 @@ type dynasty struct {
 // found starts the first process. The output goes to files, because a pipe would end with the first process.
 func found(t testing.TB, config string, env ...string) *dynasty {
 	t.Helper()
+	return foundWith(t, config, nil, nil, env...)
+}
+
+// foundWith is found with files that Lictor inherits, and with a program that starts Lictor.
+func foundWith(t testing.TB, config string, files []*os.File, wrapper []string, env ...string) *dynasty {
+	t.Helper()
 	dir := t.TempDir()
 	d := &dynasty{file: filepath.Join(dir, "lictor.hcl"), out: filepath.Join(dir, "out"),
 		err: filepath.Join(dir, "err"), program: filepath.Join(dir, "lictor"), runtime: shortTempDir(t)}
@@ -46,8 +52,10 @@ func found(t testing.TB, config string, env ...string) *dynasty {
 	stderr, err := os.Create(d.err)
 	must(t, err)
 	defer stderr.Close()
-	cmd := exec.Command(d.program, "run", "-config", d.file, "-log-json")
+	args := slices.Concat(wrapper, []string{d.program, "run", "-config", d.file, "-log-json"})
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(append(environment(), "RUNTIME_DIRECTORY="+d.runtime), env...)
+	cmd.ExtraFiles = files
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	d.Process, err = testproc.Start(cmd)
 	must(t, err)
@@ -135,12 +143,12 @@ func (d *dynasty) upgrade(t testing.TB) int {
 	return pid
 }
 
-// upgrades returns how many upgrades in a row a test makes under load: LICTOR_E2E_UPGRADES, or 10.
-func upgrades(t testing.TB) int {
+// upgrades returns how many upgrades in a row a test makes under load: LICTOR_E2E_UPGRADES, or else as many as usual.
+func upgrades(t testing.TB, usual int) int {
 	t.Helper()
 	text := os.Getenv("LICTOR_E2E_UPGRADES")
 	if text == "" {
-		return 10
+		return usual
 	}
 	n, err := strconv.Atoi(text)
 	must(t, err)
@@ -286,7 +294,7 @@ func TestUpgradesUnderLoadFailNothing(t *testing.T) {
 	d := found(t, consulBlock(c)+service("web")+service("dns", udp))
 	l := newCrowd(t)
 	l.addAll(d.addr(t, "web"), d.addr(t, "dns"))
-	n := upgrades(t)
+	n := upgrades(t, 10)
 	for i := 0; i < n && !t.Failed(); i++ {
 		l.getOn(20)
 		if i%2 == 0 {

@@ -69,7 +69,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 	connections, _ := shareDescriptors(descriptorLimit())
 	a := &adminServer{log: d.log, cfg: cfg, Server: admin.New(admin.Options{
 		State: admin.State{
-			Proxier:    d.proxier,
+			Proxier:    countedProxier{d.proxier, &d.ledger},
 			Sets:       d.sets,
 			Watches:    d.watches,
 			Consul:     d.consulShown,

@@ -62,6 +62,9 @@ type Daemon struct {
 
 	upgrades  *upgrade.Upgrader // records which process serves
 	formers   *formers          // the processes that this one has replaced
+	ledger    ledger            // what they have counted
+	last      chan struct{}     // closed to send the last report to the successor; nil: nothing is reported
+	told      chan struct{}     // closed when the last report was sent; nil: nothing is reported
 	reloading turn              // taken by a reload or an upgrade; protects what they change
 	wanted    chan struct{}     // has an element while a signal or a changed file asks for a reload
 	obeying   atomic.Bool       // a goroutine receives signals

@@ -43,6 +43,7 @@ type former struct {
 type formers struct {
 	setEndpoints func(service string, uses map[lb.UseKey]int64)
 	setClients   func(service string, counts map[proxy.ClientKey]int)
+	ledger       *ledger // gets the counters of former processes
 
 	mu    sync.Mutex
 	byPID map[int]*former
@@ -50,9 +51,9 @@ type formers struct {
 }
 
 func newFormers(
-	setEndpoints func(string, map[lb.UseKey]int64), setClients func(string, map[proxy.ClientKey]int),
+	setEndpoints func(string, map[lb.UseKey]int64), setClients func(string, map[proxy.ClientKey]int), ledger *ledger,
 ) *formers {
-	return &formers{setEndpoints: setEndpoints, setClients: setClients, byPID: map[int]*former{}}
+	return &formers{setEndpoints: setEndpoints, setClients: setClients, ledger: ledger, byPID: map[int]*former{}}
 }
 
 // begin stores the first reports of all processes.
@@ -84,14 +85,15 @@ func (f *formers) follow(links []*upgrade.Former, start func(func())) {
 func (f *formers) receive(link *upgrade.Former) {
 	defer link.Close()
 	for {
-		uses, all, err := link.Receive()
+		report, err := link.Receive()
 		if err != nil {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.forgetLocked(link.PID)
 			return
 		}
-		f.told(link.PID, uses, all)
+		f.ledger.told(link.PID, report.Counters)
+		f.told(link.PID, report.Uses, report.All)
 	}
 }
 
@@ -130,14 +132,15 @@ func (f *formers) told(pid int, uses []upgrade.Use, all bool) {
 	}
 }
 
-// forgetLocked removes a process that has ended. After leave forgetLocked does nothing, because then the successor
-// keeps the counts of all processes.
+// forgetLocked removes a process that has ended. The ledger keeps its counters. After leave forgetLocked does nothing,
+// because then the successor keeps the counts of all processes.
 func (f *formers) forgetLocked(pid int) {
 	p := f.byPID[pid]
 	if p == nil || f.left {
 		return
 	}
 	delete(f.byPID, pid)
+	f.ledger.ended(pid)
 	for service := range p.services {
 		f.applyLocked(service)
 	}

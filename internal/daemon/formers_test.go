@@ -30,7 +30,7 @@ func TestFormersAddUp(t *testing.T) {
 			if n := counts[proxy.ClientKey{Identity: "spiffe://test/web"}]; n != clients[service] {
 				t.Errorf("got %d of the identity, want as many as of the client: %d", n, clients[service])
 			}
-		})
+		}, &ledger{})
 	for _, tt := range []struct {
 		name     string
 		do       func()

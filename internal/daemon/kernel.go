@@ -36,6 +36,7 @@ type kernelKeeper struct {
 	try       func(service string) // tries the ejected endpoints that are due, see lb.Prober.TryEjected
 	admit     func(service string, p proxy.Protocol, e lb.Endpoint, addr netip.AddrPort) error
 	listeners func() []proxy.Listener
+	earlier   *ledger // counters of earlier processes
 	open      func(kernel.Options) (kernelPath, error)
 	start     func(func(context.Context)) // runs a function until the daemon ends
 	wake      chan struct{}               // has an element while run should look for work
@@ -72,8 +73,8 @@ func newKernelKeeper(d *Daemon) *kernelKeeper {
 	k := &kernelKeeper{
 		log: d.log.Named("kernel"), balancer: d.balancer, resolver: d.resolver, try: d.prober.TryEjected,
 		admit: d.admit, open: openKernelPath, start: d.runUntilEnd, wake: make(chan struct{}, 1),
-		listeners: func() []proxy.Listener { return d.proxier.Listeners() },
-		services:  map[string]*kernelService{}, off: map[string]string{}, told: map[string]bool{},
+		listeners: func() []proxy.Listener { return d.proxier.Listeners() }, earlier: &d.ledger,
+		services: map[string]*kernelService{}, off: map[string]string{}, told: map[string]bool{},
 		looking: map[string]bool{}, past: map[string]kernel.Counters{}, cut: map[string]int64{},
 	}
 	d.balancer.NotifyChoices(k.changed)

@@ -6,11 +6,11 @@ import (
 )
 
 // shown returns for each service which path it is on, as the API shows it. The result is nil if no service has asked
-// for the kernel path yet.
+// for the kernel path yet, in this process or in an earlier one.
 func (k *kernelKeeper) shown() map[string]admin.Path {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.used {
+	if !k.used && !k.earlier.hasKernel() {
 		return nil
 	}
 	all := make(map[string]admin.Path, len(k.services)+len(k.off))
@@ -47,11 +47,16 @@ func (k *kernelKeeper) shownLocked(s *kernelService) admin.Path {
 	return p
 }
 
-// countersLocked returns the counters of a service, with those of earlier times on the kernel path. It returns nil if
-// the service was never on it.
+// countersLocked returns the counters of a service, with those of earlier times on the kernel path and of earlier
+// processes. It returns nil if the service was never on it.
 func (k *kernelKeeper) countersLocked(name string, now kernel.Counters) *admin.KernelCounters {
 	c := k.past[name]
 	c.Add(now)
+	ended := k.cut[name]
+	if t := k.earlier.of(name); t.Kernel != nil {
+		c.Add(t.Kernel.Counters)
+		ended += t.Kernel.Cut
+	}
 	if k.services[name] == nil && c == (kernel.Counters{}) {
 		return nil
 	}
@@ -59,6 +64,35 @@ func (k *kernelKeeper) countersLocked(name string, now kernel.Counters) *admin.K
 		Connections: int64(c.Connections), ConnectionsActive: int64(c.Open), Abandoned: int64(c.Abandoned),
 		DialsFailed: int64(c.Refused + c.Unreachable + c.TimedOut), DialsRefused: int64(c.Refused),
 		DialsUnreachable: int64(c.Unreachable), DialsTimedOut: int64(c.TimedOut),
-		BytesUp: int64(c.Sent), BytesDown: int64(c.Received), EndedLeft: k.cut[name],
+		BytesUp: int64(c.Sent), BytesDown: int64(c.Received), EndedLeft: ended,
 	}
+}
+
+// totals returns what this process has counted on the kernel path, by service. Services without any count are left out.
+func (k *kernelKeeper) totals() map[string]kernelTotals {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := map[string]kernelTotals{}
+	add := func(name string, c kernel.Counters) {
+		t := all[name]
+		t.add(kernelTotals{Counters: c})
+		all[name] = t
+	}
+	for name, c := range k.past {
+		add(name, c)
+	}
+	for name := range k.services {
+		if k.path != nil {
+			c, _ := k.path.Counters(name)
+			add(name, c)
+		}
+	}
+	for name, t := range all {
+		if t.Cut = k.cut[name]; t == (kernelTotals{}) {
+			delete(all, name)
+		} else {
+			all[name] = t
+		}
+	}
+	return all
 }

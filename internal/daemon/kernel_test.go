@@ -144,6 +144,7 @@ func keepKernel(t *testing.T) *keptKernel {
 		log: hclog.NewNullLogger(), balancer: b, resolver: p.Resolver, try: p.TryEjected,
 		admit:     func(string, proxy.Protocol, lb.Endpoint, netip.AddrPort) error { return nil },
 		start:     func(f func(context.Context)) { running.Go(func() { f(ctx) }) },
+		earlier:   &ledger{},
 		wake:      make(chan struct{}, 1),
 		listeners: func() []proxy.Listener { return []proxy.Listener{listenerOf("web"), listenerOf("db")} },
 		services:  map[string]*kernelService{}, off: map[string]string{}, told: map[string]bool{},

@@ -203,7 +203,7 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	if d.proxier, err = proxy.New(options); err != nil {
 		return false, err
 	}
-	d.formers = newFormers(d.balancer.SetForeign, d.proxier.SetForeignClients)
+	d.formers = newFormers(d.balancer.SetForeign, d.proxier.SetForeignClients, &d.ledger)
 	d.access = accesslog.New(accesslog.Outputs{Out: d.o.Output.out, Err: d.o.Output.err}, d.proxier.SetAccess, d.log)
 	access, err := d.access.Prepare((*accesslog.Options)(cfg.AccessLog))
 	if err != nil {
@@ -251,6 +251,7 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 	if err != nil {
 		return err
 	}
+	d.readLedger(p)
 	d.formers.begin(p.Uses())
 	kept := d.proxier.Begin(sessions)
 	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions",
@@ -264,6 +265,7 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	if err != nil {
 		d.log.Warn("the replaced process ended before it had released everything", "error", err)
 	}
+	d.readLedger(p)
 	d.formers.follow(formers, d.running.Go)
 	if consul != nil {
 		consul.HoldState(false)

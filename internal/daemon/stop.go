@@ -111,6 +111,7 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 		} else {
 			select {
 			case err := <-stopped:
+				d.tellTheLast()
 				if err != nil {
 					d.log.Warn("stopped, open connections were cut", "reason", why)
 				} else {

@@ -30,6 +30,13 @@ func restore(p *upgrade.Predecessor, sets *endpoints.Sets, cfg *config.Config) b
 	return len(known) == len(wanted)
 }
 
+// readLedger continues the counters of p. Without p's counters, those of this process start at zero.
+func (d *Daemon) readLedger(p *upgrade.Predecessor) {
+	if err := d.ledger.read(p.Counters()); err != nil {
+		d.log.Warn("counters start at zero, those of the replaced process cannot be read", "error", err)
+	}
+}
+
 // drainsOf returns the drains of a predecessor. An older version names only the endpoints.
 func drainsOf(state *upgrade.State) []endpoints.ExportedDrain {
 	drains := state.Drains

@@ -97,7 +97,8 @@ func (d *Daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) erro
 	}
 	sessions := d.proxier.Suspend()
 	own := upgrade.ProcessUses{PID: os.Getpid(), Uses: d.usesWithout(sessions)}
-	return d.orEnding(s.Commit(d.ending, sessions, append([]upgrade.ProcessUses{own}, d.formers.uses()...)))
+	uses := append([]upgrade.ProcessUses{own}, d.formers.uses()...)
+	return d.orEnding(s.Commit(d.ending, sessions, uses, d.ledger.export(d.tallies())))
 }
 
 // orEnding returns err, or ErrEnding if this process is about to end.
@@ -144,7 +145,7 @@ func (d *Daemon) letGo(s *upgrade.Successor) {
 	if c := d.consul.Load(); c != nil {
 		c.HoldState(true) // last, because it waits for the disk
 	}
-	serving, err := s.Release(d.formers.leave())
+	serving, err := s.Release(d.formers.leave(), d.ledger.export(d.tallies()))
 	if err != nil {
 		d.log.Warn("the successor may not know that this process has released everything", "error", err)
 		return

@@ -9,8 +9,17 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// tellEvery is the minimum time between two messages in which a former process reports its uses.
-const tellEvery = 50 * time.Millisecond
+const (
+	// tellEvery is the minimum time between two messages in which a former process reports its uses.
+	tellEvery = 50 * time.Millisecond
+
+	// tallyEvery is how often a former process looks whether its counters have changed, besides when it looks at its
+	// uses.
+	tallyEvery = time.Second
+
+	// tellLast limits how long a former process waits at its end until its last report is sent.
+	tellLast = time.Second
+)
 
 // A useOf identifies what is used: an [upgrade.Use] without its count.
 type useOf = upgrade.Use
@@ -74,8 +83,8 @@ func keepWhileWaiting(before, now map[useOf]int64) {
 	}
 }
 
-// tellUses reports this process's uses to the serving process, until the daemon ends or no process receives the
-// reports.
+// tellUses reports this process's uses and counters to the serving process, until the daemon ends or no process
+// receives the reports.
 func (d *Daemon) tellUses(to *upgrade.Serving) {
 	wake := make(chan struct{}, 1)
 	ended := func() {
@@ -86,11 +95,25 @@ func (d *Daemon) tellUses(to *upgrade.Serving) {
 	}
 	d.balancer.NotifyEnded(ended)
 	d.proxier.NotifyUncounted(ended)
+	d.last, d.told = make(chan struct{}), make(chan struct{})
 	d.running.Go(func() {
+		defer close(d.told)
 		for to != nil {
 			to = d.tellOne(to, wake)
 		}
 	})
+}
+
+// tellTheLast sends the last report. Only finish calls it, once, when the last connection has ended.
+func (d *Daemon) tellTheLast() {
+	if d.told == nil { // no process receives reports
+		return
+	}
+	close(d.last)
+	select {
+	case <-d.told:
+	case <-time.After(tellLast):
+	}
 }
 
 // tellOne reports to one process. tellOne returns the process that serves next, or nil if there is none.
@@ -102,24 +125,39 @@ func (d *Daemon) tellOne(to *upgrade.Serving, wake <-chan struct{}) *upgrade.Ser
 		next, _ := to.Moved() // an error means that there is none
 		moved <- next
 	})
-	told := d.uses()
-	for err := to.Tell(changedUses(nil, told), true); err == nil; {
+	ticks := time.NewTicker(tallyEvery)
+	defer ticks.Stop()
+	told, counted := d.uses(), d.tallies()
+	report := upgrade.Report{Uses: changedUses(nil, told), All: true, Counters: changedTallies(nil, counted)}
+	for err, last := to.Tell(report), false; err == nil && !last; {
+		counts := false // to look at the counters is dear
 		select {
 		case next := <-moved:
 			return next
+		case <-d.last:
+			last = true
+		case <-ticks.C:
+			counts = true
 		case <-wake:
 		}
 		select {
 		case next := <-moved:
 			return next
+		case <-d.last:
+			last = true
 		case <-time.After(tellEvery):
 		}
 		now := d.uses()
 		keepWhileWaiting(told, now)
-		if changed := changedUses(told, now); len(changed) > 0 {
-			err = to.Tell(changed, false)
-		}
+		report = upgrade.Report{Uses: changedUses(told, now)}
 		told = now
+		if counts || last {
+			sums := d.tallies()
+			report.Counters, counted = changedTallies(counted, sums), sums
+		}
+		if len(report.Uses) > 0 || report.Counters != nil {
+			err = to.Tell(report)
+		}
 	}
 	to.Close()
 	return <-moved

@@ -9,13 +9,15 @@
 //	                                   <------ ready, or failed and why
 //	stops forwarding UDP
 //	sessions                           ------>
-//	go: what its connections use       ------>
+//	go: what its connections use,
+//	and its counters                   ------>
 //	                                           serves
 //	                                   <------ serving
 //	releases listeners, Consul, state
-//	main: sockets of former processes  ------>
+//	main: sockets of former processes,
+//	and its counters                   ------>
 //	                                           notifies systemd, Consul; saves its state
-//	uses, as long as it has any        ------>
+//	uses and counters, until it ends   ------>
 //
 // If anything fails before the successor serves, the predecessor kills the successor and continues unchanged. After
 // that, the predecessor serves its open connections until they end.
@@ -24,6 +26,7 @@
 package upgrade
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,6 +78,9 @@ type message struct {
 	// Fields of uses.
 	Uses []Use `json:"uses,omitempty"`
 	All  bool  `json:"all,omitempty"` // false if Uses has only the changed counts
+
+	// Counters of go, main and uses: what the caller of Commit, Release or Tell has passed.
+	Counters json.RawMessage `json:"counters,omitempty"`
 
 	// Fields of ready and failed.
 	Admin  bool   `json:"admin,omitempty"` // the successor has taken the admin API's socket

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,8 @@ type Predecessor struct {
 	address string   // address of the admin API
 	state   State
 	uses    []ProcessUses
+
+	counters json.RawMessage
 }
 
 // FindPredecessor returns the process that started this one as its successor, with its offer. FindPredecessor returns
@@ -145,7 +148,7 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 		case err != nil:
 			return all, fmt.Errorf("the earlier process: %w", err)
 		case m.Kind == kindGo && len(fds) == 0:
-			p.uses = m.Formers
+			p.uses, p.counters = m.Formers, m.Counters
 			return all, nil
 		case m.Kind != kindSessions || len(fds) != len(m.Sessions):
 			closeDescriptors(fds)
@@ -163,6 +166,10 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 // not report uses.
 func (p *Predecessor) Uses() []ProcessUses { return p.uses }
 
+// Counters returns the counters that the predecessor has passed to Commit, and after Serving those that it has passed
+// to Release. Counters returns nil if the predecessor sends none.
+func (p *Predecessor) Counters() json.RawMessage { return p.counters }
+
 // Serving reports that this process serves. Serving returns when the predecessor has released everything, or has ended.
 // Serving returns the former processes, including the predecessor, which then report their uses. After an error there
 // are none.
@@ -174,6 +181,9 @@ func (p *Predecessor) Serving() ([]*Former, error) {
 		return nil, err
 	}
 	p.conn.setDeadline(time.Time{})
+	if m.Counters != nil {
+		p.counters = m.Counters
+	}
 	p.state = State{PID: p.state.PID} // the rest is used up, and perhaps large
 	all := []*Former{{p.state.PID, p.conn}}
 	for i, one := range m.Formers {

@@ -62,6 +62,7 @@ type report struct {
 	Sessions []string // client addresses
 	Uses     []ProcessUses
 	Admin    string
+	Counters []string
 }
 
 // takesOver is a complete successor. It sends its report to the first client of the first TCP listener.
@@ -94,17 +95,19 @@ func takesOver() error {
 			return fmt.Errorf("session of %s: %w", s.Client, err)
 		}
 	}
-	r.Uses = p.Uses()
+	r.Uses, r.Counters = p.Uses(), []string{string(p.Counters())}
 	formers, err := p.Serving()
 	if err != nil {
 		return err
 	}
+	r.Counters = append(r.Counters, string(p.Counters()))
 	for _, f := range formers {
-		uses, _, err := f.Receive()
+		report, err := f.Receive()
 		if err != nil {
 			return fmt.Errorf("process %d: %w", f.PID, err)
 		}
-		r.Uses = append(r.Uses, ProcessUses{f.PID, uses})
+		r.Uses = append(r.Uses, ProcessUses{f.PID, report.Uses})
+		r.Counters = append(r.Counters, string(report.Counters))
 		f.Close()
 	}
 	client, err := listener.Accept()
@@ -198,11 +201,12 @@ func TestProcessTakesOver(t *testing.T) {
 	if want := (Build{Version: "v2", Revision: "abc"}); s.Build() != want || !s.TookAdmin() {
 		t.Errorf("got %v, %v, want %v and the admin API", s.Build(), s.TookAdmin(), want)
 	}
-	if err := s.Commit(t.Context(), sessions, []ProcessUses{{os.Getpid(), uses(1)}, {9, uses(2)}}); err != nil {
+	used := []ProcessUses{{os.Getpid(), uses(1)}, {9, uses(2)}}
+	if err := s.Commit(t.Context(), sessions, used, json.RawMessage("1")); err != nil {
 		t.Fatal(err)
 	}
 	earlier, former := linked(t, 9)
-	serving, err := s.Release([]*Former{former})
+	serving, err := s.Release([]*Former{former}, json.RawMessage("2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +216,8 @@ func TestProcessTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer moved.Close()
-	if err := errors.Join(serving.Tell(uses(3), true), moved.Tell(uses(4), true)); err != nil {
+	if err := errors.Join(serving.Tell(Report{Uses: uses(3), All: true, Counters: json.RawMessage("3")}),
+		moved.Tell(Report{Uses: uses(4), All: true})); err != nil {
 		t.Error(err)
 	}
 	client, err := net.DialTimeout("tcp", offer.Sockets[0].Addr.String(), testproc.Patience)
@@ -241,6 +246,9 @@ func checkReport(t *testing.T, got report, offer Offer, n int) {
 	if want := []ProcessUses{{pid, uses(1)}, {9, uses(2)}, {pid, uses(3)}, {9, uses(4)}}; !reflect.DeepEqual(got.Uses,
 		want) {
 		t.Errorf("got uses %v, want %v", got.Uses, want)
+	}
+	if want := []string{"1", "2", "3", ""}; !slices.Equal(got.Counters, want) {
+		t.Errorf("got counters %q, want %q", got.Counters, want)
 	}
 	for i, s := range offer.Sockets {
 		if want := fmt.Sprintf("tcp %s web%d", s.Addr, i); len(got.Sockets) != n || got.Sockets[i] != want {
@@ -292,7 +300,7 @@ func TestSuccessorThatIsSilentIsGivenUp(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "not ready in time") {
 		t.Errorf("got %v", err)
 	}
-	go func() { result <- s.Commit(ctx, nil, nil) }()
+	go func() { result <- s.Commit(ctx, nil, nil, nil) }()
 	if err := testproc.Receive(t, "another result", result); err == nil {
 		t.Error("a successor that was given up takes over")
 	}

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -155,13 +156,15 @@ func descriptor(c syscall.Conn) (fd int, err error) {
 	return fd, err
 }
 
-// Commit sends the UDP sessions, which are suspended, and the other uses of this process and its former processes.
-// Commit returns when the successor serves. Commit fails when ctx ends.
-func (s *Successor) Commit(ctx context.Context, sessions []proxy.Session, uses []ProcessUses) error {
+// Commit sends the UDP sessions, which are suspended, the other uses of this process and its former processes, and
+// counters, in a form that the caller chooses. Commit returns when the successor serves. Commit fails when ctx ends.
+func (s *Successor) Commit(
+	ctx context.Context, sessions []proxy.Session, uses []ProcessUses, counters json.RawMessage,
+) error {
 	defer s.bound(ctx, switchTimeout)()
 	err := s.sendSessions(sessions)
 	if err == nil {
-		err = s.conn.send(message{Kind: kindGo, Formers: uses})
+		err = s.conn.send(message{Kind: kindGo, Formers: uses, Counters: counters})
 	}
 	if err != nil {
 		return s.problem(err)
@@ -185,10 +188,10 @@ func (s *Successor) sendSessions(sessions []proxy.Session) error {
 }
 
 // Release tells the successor that this process has released everything. Release also makes the former processes report
-// their uses to the successor. Release returns the successor as the serving process. On error it returns nil; the
-// successor continues, and logs the problem.
-func (s *Successor) Release(formers []*Former) (*Serving, error) {
-	m := message{Kind: kindMain}
+// their uses to the successor. counters are those of Commit, as they are now. Release returns the successor as the
+// serving process. On error it returns nil; the successor continues, and logs the problem.
+func (s *Successor) Release(formers []*Former, counters json.RawMessage) (*Serving, error) {
+	m := message{Kind: kindMain, Counters: counters}
 	var fds []int
 	for _, f := range formers[:min(len(formers), maxDescriptors)] {
 		file, err := f.move()

@@ -1,13 +1,14 @@
 package upgrade
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
 )
 
 // A former process reports to the serving process what its remaining connections use, so that limits apply to both
-// processes together:
+// processes together. It also reports its counters:
 //
 //	former process                             serving process
 //	uses: all counts                   ------>
@@ -42,18 +43,25 @@ type Former struct {
 	conn *conn
 }
 
-// Receive waits for a report and returns its counts. If all is true, the report has all counts; otherwise it has the
-// changed ones. Receive returns an error when the process has ended or reports nothing more, or after Close.
-func (f *Former) Receive() (uses []Use, all bool, err error) {
+// A Report is what a former process reports.
+type Report struct {
+	Uses     []Use
+	All      bool            // Uses has all uses; false: only those whose counts have changed
+	Counters json.RawMessage // in a form that the caller of Tell chooses; nil: they have not changed
+}
+
+// Receive waits for a report. Receive returns an error when the process has ended or reports nothing more, or after
+// Close.
+func (f *Former) Receive() (Report, error) {
 	for {
 		var m message
 		fds, err := f.conn.receive(&m)
 		closeDescriptors(fds) // no descriptors are expected
 		if err != nil {
-			return nil, false, err
+			return Report{}, err
 		}
 		if m.Kind == kindUses {
-			return m.Uses, m.All, nil
+			return Report{m.Uses, m.All, m.Counters}, nil
 		}
 	}
 }
@@ -81,9 +89,9 @@ func (f *Former) move() (*os.File, error) {
 // A Serving is the serving process, seen from a former process.
 type Serving struct{ conn *conn }
 
-// Tell sends all counts, or the changed ones.
-func (s *Serving) Tell(uses []Use, all bool) error {
-	return s.conn.send(message{Kind: kindUses, Uses: uses, All: all})
+// Tell sends a report.
+func (s *Serving) Tell(r Report) error {
+	return s.conn.send(message{Kind: kindUses, Uses: r.Uses, All: r.All, Counters: r.Counters})
 }
 
 // Moved waits until another process serves, and returns that process. The caller must then close s, and send all counts

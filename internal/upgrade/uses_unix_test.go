@@ -40,18 +40,18 @@ func TestFormerProcessTellsWhatItUses(t *testing.T) {
 		{Service: "web", Client: netip.MustParseAddr("10.1.1.1"), Count: 0}, // the client has gone
 		{Service: "web", Count: 3},
 	}
-	if err := errors.Join(serving.Tell(want, true), serving.Tell(nil, false)); err != nil {
+	if err := errors.Join(serving.Tell(Report{Uses: want, All: true}), serving.Tell(Report{})); err != nil {
 		t.Fatal(err)
 	}
 	for _, wantAll := range []bool{true, false} {
-		got, all, err := former.Receive()
-		if err != nil || all != wantAll || !reflect.DeepEqual(got, want) {
-			t.Fatalf("got %v, %v, %v, want %v", got, all, err, want)
+		got, err := former.Receive()
+		if err != nil || got.All != wantAll || !reflect.DeepEqual(got.Uses, want) {
+			t.Fatalf("got %+v, %v, want %v", got, err, want)
 		}
 		want = nil
 	}
 	serving.Close()
-	if _, _, err := former.Receive(); !errors.Is(err, io.EOF) {
+	if _, err := former.Receive(); !errors.Is(err, io.EOF) {
 		t.Errorf("after its end: got %v", err)
 	}
 }
@@ -80,14 +80,14 @@ func TestFormerProcessMoves(t *testing.T) {
 	}
 	former = &Former{7, other}
 	defer former.Close()
-	if err := next.Tell(uses(1), true); err != nil {
+	if err := next.Tell(Report{Uses: uses(1), All: true}); err != nil {
 		t.Fatal(err)
 	}
-	if got, all, err := former.Receive(); err != nil || !all || !reflect.DeepEqual(got, uses(1)) {
-		t.Errorf("got %v, %v, %v", got, all, err)
+	if got, err := former.Receive(); err != nil || !reflect.DeepEqual(got, Report{Uses: uses(1), All: true}) {
+		t.Errorf("got %+v, %v", got, err)
 	}
 	next.Close()
-	if _, _, err := former.Receive(); !errors.Is(err, io.EOF) {
+	if _, err := former.Receive(); !errors.Is(err, io.EOF) {
 		t.Errorf("after its end: got %v", err)
 	}
 	if _, err := former.move(); err == nil {
