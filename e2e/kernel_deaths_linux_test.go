@@ -99,36 +99,6 @@ func TestTwoLictorsOnTheKernelPath(t *testing.T) {
 	}
 }
 
-// Upgrades under load fail no client, and the new process has the path from the beginning.
-func TestKernelPathIsUpgradedUnderLoad(t *testing.T) {
-	t.Parallel()
-	group, ok := kernelPath(t)
-	if !ok {
-		return
-	}
-	d := found(t, onPath(group, service("web", endpoints(startEcho(t, "a"), startEcho(t, "b")))))
-	web := d.addr(t, "web")
-	must(t, group.Enter())
-	kept := mustConnect(t, web)
-	clients := newCrowd(t)
-	for range 4 {
-		clients.add("connection", func(int) error { _, err := ask(t.Context(), web); return err })
-	}
-	clients.add("request over a kept connection", func(i int) error { return kept.echo(fmt.Sprint("request ", i)) })
-	n := upgrades(t, 10)
-	for i := 0; i < n && !t.Failed(); i++ {
-		clients.getOn(10)
-		d.upgrade(t)
-	}
-	clients.getOn(10)
-	clients.end()
-	t.Logf("%d upgrades: %s; none failed: %v", n, clients, !t.Failed())
-	pid := d.pid(t)
-	must(t, syscall.Kill(pid, syscall.SIGSTOP))
-	wantCounts(t, web, map[string]int{"a": 5, "b": 5})
-	must(t, syscall.Kill(pid, syscall.SIGCONT))
-}
-
 // With kernel_path = "on", a Lictor that lacks a right does not start, and says which right. With "auto", it says so
 // once and serves all clients itself.
 func TestKernelPathNamesTheMissingRight(t *testing.T) {

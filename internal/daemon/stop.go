@@ -84,9 +84,10 @@ func (d *Daemon) tellStopping() {
 	d.registration().stopping()
 }
 
-// finish serves the open connections until they end, after a successor has taken over. The first signal to end gives
-// the connections shutdown_grace, and a second one cuts them at once. A service manager that stops Lictor signals all
-// of its processes. The argument before has signals that arrived earlier.
+// finish serves the open connections until they end, after a successor has taken over. Connections on the kernel path
+// are counted until they end, and cut as on_leave says. The first signal to end gives the connections shutdown_grace,
+// and a second one cuts them at once; finish does not wait for the kernel path then, because its connections go on. A
+// service manager that stops Lictor signals all of its processes. The argument before has signals that arrived earlier.
 func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 	go d.admin.stop() // the successor serves the admin socket
 	d.prober.Close()  // the checker continues, because a failed endpoint's connections may have to end
@@ -103,7 +104,13 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 		over, late = nil, time.After(cutGrace)
 	}
 	stopped := make(chan error, 1)
-	go func() { stopped <- d.proxier.Shutdown(ctx) }()
+	forKernel, leaveKernel := context.WithCancel(ctx)
+	defer leaveKernel()
+	go func() {
+		err := d.proxier.Shutdown(ctx)
+		d.kernel.awaitEnds(forKernel)
+		stopped <- err
+	}()
 	for {
 		var s os.Signal
 		if len(before) > 0 {
@@ -135,6 +142,7 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 			cut()
 		default:
 			ends++
+			leaveKernel() // those connections go on without this process
 			grace := max(cfg.ShutdownGrace, 0)
 			why, over = "shutdown_grace is over", time.After(grace)
 			d.log.Info("stopping", "signal", s.String(), "grace", grace.String())
