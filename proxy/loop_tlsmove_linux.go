@@ -187,7 +187,7 @@ func (p *loopPair) writePlain(from int, b []byte) {
 
 // seal encrypts b and sends it. An error of the socket is a syscall.Errno.
 func (e *tlsEnd) seal(b []byte) error {
-	_, err := e.conn.Write(b)
+	err := seal(e.conn, b, e.pair.flows[1-e.side].moved)
 	e.push()
 	if e.failed != 0 {
 		return e.failed

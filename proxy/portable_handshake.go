@@ -58,7 +58,7 @@ func (m *mover) encrypt(c *secureConn, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	if _, err := c.Conn.Write(b); err != nil {
+	if err := seal(c.Conn, b, m.moved.Load()); err != nil {
 		return &writeError{err}
 	}
 	sent, err := m.flush(c, destination)
