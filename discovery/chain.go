@@ -102,21 +102,28 @@ type home struct {
 // maxTargets is how many targets a discovery chain may have. Each target is a query.
 const maxTargets = 32
 
-// compile returns the targets of d in order of preference, of which there is at least one. If Lictor cannot follow d,
-// the error is a *ChainError for service. Any other error means that d is damaged.
-func (d *discoveryChain) compile(service string, h home) ([]target, error) {
-	cannot := func(format string, args ...any) ([]target, error) {
-		return nil, &ChainError{service, consul.OneLine(fmt.Sprintf(format, args...))}
+// A LeftOut is a target to fail over to that Lictor cannot reach.
+type LeftOut struct {
+	Name   string // such as "web in datacenter dc2"
+	Reason string // the end of a sentence about the target
+}
+
+// compile returns the targets of d in order of preference, of which there is at least one, and those to fail over to
+// that are left out. If Lictor cannot follow d, the error is a *ChainError for service. Any other error means that d is
+// damaged.
+func (d *discoveryChain) compile(service string, h home) (targets []target, left []LeftOut, err error) {
+	cannot := func(format string, args ...any) ([]target, []LeftOut, error) {
+		return nil, nil, &ChainError{service, consul.OneLine(fmt.Sprintf(format, args...))}
 	}
 	start := d.Nodes[d.StartNode]
 	switch {
 	case start == nil:
-		return nil, errNoChain
+		return nil, nil, errNoChain
 	case start.Type != api.DiscoveryGraphNodeTypeResolver:
 		return cannot("it begins with a %s, which needs HTTP: delete the config entry service-%s for it, "+
 			"or use a proxy for HTTP", start.Type, start.Type)
 	case start.Resolver == nil:
-		return nil, errNoChain
+		return nil, nil, errNoChain
 	}
 	ids := []string{start.Resolver.Target}
 	if f := start.Resolver.Failover; f != nil {
@@ -125,50 +132,55 @@ func (d *discoveryChain) compile(service string, h home) ([]target, error) {
 	if len(ids) > maxTargets {
 		return cannot("it has %d targets, and Lictor follows at most %d", len(ids), maxTargets)
 	}
+	for i, id := range ids {
+		t := d.Targets[id]
+		if t == nil || t.Service == "" {
+			return nil, nil, errNoChain
+		}
+		one := d.target(t, h)
+		switch why := t.outOfReach(h, one.remote); {
+		case why != "" && i == 0:
+			return cannot("its target %q %s", one.name(), why)
+		case why != "":
+			left = append(left, LeftOut{one.name(), consul.OneLine(why)})
+		case !slices.Contains(targets, one):
+			targets = append(targets, one)
+		}
+	}
+	return targets, left, nil
+}
+
+// target returns the target t of d.
+func (d *discoveryChain) target(t *chainTarget, h home) target {
 	own := h.datacenter
 	if h.asked == "" {
 		own = d.Datacenter
 	}
-	var targets []target
-	for _, id := range ids {
-		t := d.Targets[id]
-		if t == nil || t.Service == "" {
-			return nil, errNoChain
-		}
-		remote := t.Datacenter != own
-		if why := t.outOfReach(h, remote); why != "" {
-			return cannot("%s", why)
-		}
-		one := target{service: t.Service, subset: t.ServiceSubset, filter: t.Subset.Filter, datacenter: t.Datacenter,
-			onlyPassing: t.Subset.OnlyPassing, remote: remote}
-		if isServerName(t.SNI) {
-			one.sni = t.SNI
-		}
-		if t.Datacenter == d.Datacenter {
-			one.datacenter = h.asked
-		}
-		if !slices.Contains(targets, one) {
-			targets = append(targets, one)
-		}
+	one := target{service: t.Service, subset: t.ServiceSubset, filter: t.Subset.Filter, datacenter: t.Datacenter,
+		onlyPassing: t.Subset.OnlyPassing, remote: t.Datacenter != own}
+	if isServerName(t.SNI) {
+		one.sni = t.SNI
 	}
-	return targets, nil
+	if t.Datacenter == d.Datacenter {
+		one.datacenter = h.asked
+	}
+	return one
 }
 
-// outOfReach returns why Lictor cannot reach the instances of t. It returns an empty text if it can.
+// outOfReach returns why Lictor cannot reach the instances of t, as the end of a sentence about t. It returns an empty
+// text if it can.
 func (t *chainTarget) outOfReach(h home, remote bool) string {
 	mode := t.MeshGateway.Mode
 	byGateway := mode == api.MeshGatewayModeLocal || mode == api.MeshGatewayModeRemote
 	switch {
 	case t.Peer != "":
-		return fmt.Sprintf("its target %q is in the cluster peering %q, and Lictor cannot reach the mesh of a peer",
-			t.Service, t.Peer)
+		return fmt.Sprintf("is in the cluster peering %q, and Lictor cannot reach the mesh of a peer", t.Peer)
 	case orDefault(t.Namespace) != orDefault(h.namespace) || orDefault(t.Partition) != orDefault(h.partition):
-		return fmt.Sprintf("its target %q is in namespace %q of partition %q, and Lictor asks for another one",
-			t.Service, t.Namespace, t.Partition)
+		return fmt.Sprintf("is in namespace %q of partition %q, and Lictor asks for another one",
+			t.Namespace, t.Partition)
 	case byGateway && remote:
-		return fmt.Sprintf("its target %q in datacenter %q is reached through mesh gateways (mode %s), which Lictor "+
-			"does not use: set MeshGateway.Mode to none for it, if its instances can be reached directly",
-			t.Service, t.Datacenter, mode)
+		return fmt.Sprintf("is reached through mesh gateways (mode %s), which Lictor does not use: "+
+			"set MeshGateway.Mode to none for it, if its instances can be reached directly", mode)
 	}
 	return ""
 }

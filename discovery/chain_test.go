@@ -80,9 +80,9 @@ func TestChainsAndTheirTiers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			targets, err := chain.compile("web", tt.home)
-			if err != nil {
-				t.Fatal(err)
+			targets, left, err := chain.compile("web", tt.home)
+			if err != nil || len(left) > 0 {
+				t.Fatal(left, err)
 			}
 			w := Watch{Service: "s", Query: tt.watch}
 			w.Query.Mesh = true
@@ -102,11 +102,9 @@ func TestChainsThatCannotBeFollowed(t *testing.T) {
 	for _, tt := range []chainTest{
 		{"a splitter", chainJSON("splitter", "web@dc1"), Query{}, home{}, "begins with a splitter, which needs HTTP"},
 		{"a router", chainJSON("router", "web@dc1"), Query{}, home{}, "begins with a router, which needs HTTP"},
-		{"a peer", resolver(`web@dc1 "Peer":"east"`), Query{}, home{}, `"web" is in the cluster peering "east"`},
-		{"failover to a peer", resolver("web@dc1", `db@ "Peer":"east"`), Query{}, home{},
-			`"db" is in the cluster peering`},
-		{"gateways", resolver("web@dc1", "web@dc2 "+gatewayMode), Query{}, home{},
-			`in datacenter "dc2" is reached through mesh gateways (mode local)`},
+		{"a peer", resolver(`web@ "Peer":"east"`, "web@dc1"), Query{}, home{}, `"web" is in the cluster peering "east"`},
+		{"gateways", resolver("web@dc2 "+gatewayMode, "web@dc1"), Query{}, home{},
+			`"web in datacenter dc2" is reached through mesh gateways (mode local)`},
 		{"gateways of the datacenter asked for", resolver("web@dc1 " + gatewayMode), Query{}, home{asked: "dc1"},
 			"through mesh gateways"},
 		{"another namespace", resolver(`web@dc1 "Namespace":"team"`), Query{}, home{}, `is in namespace "team"`},
@@ -123,8 +121,8 @@ func TestChainsThatCannotBeFollowed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			targets, err := chain.compile("web", tt.home)
-			if err == nil || !strings.Contains(err.Error(), tt.want) || targets != nil {
+			targets, left, err := chain.compile("web", tt.home)
+			if err == nil || len(left) > 0 || !strings.Contains(err.Error(), tt.want) || targets != nil {
 				t.Fatalf("got %v and %v, want %q", targets, err, tt.want)
 			}
 			var cannot *ChainError
@@ -135,12 +133,36 @@ func TestChainsThatCannotBeFollowed(t *testing.T) {
 	}
 }
 
+// A target to fail over to that cannot be reached is left out. The others stay, in their order.
+func TestTargetsThatAreLeftOut(t *testing.T) {
+	const team = `"Namespace":"team"`
+	chain, err := chainIn([]byte(resolver("web@dc1", "web@dc2 "+gatewayMode, `db@ "Peer":"east"`, "other@dc1 "+team,
+		"last@dc1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets, left, err := chain.compile("web", home{})
+	if err != nil || len(targets) != 2 || targets[0].service != "web" || targets[1].service != "last" {
+		t.Errorf("got %+v, %v", targets, err)
+	}
+	want := []string{"web in datacenter dc2 is reached through mesh gateways (mode local), ",
+		`db is in the cluster peering "east", `, `other is in namespace "team" of partition "default", `}
+	if len(left) != len(want) {
+		t.Fatalf("left out: %+v", left)
+	}
+	for i, one := range left {
+		if got := one.Name + " " + one.Reason; !strings.HasPrefix(got, want[i]) {
+			t.Errorf("got  %q\nwant %q", got, want[i])
+		}
+	}
+}
+
 func TestAnswersThatAreNoChain(t *testing.T) {
 	for _, body := range []string{"", "null", "[]", "{}", `{"Chain":null}`, `{"Chain":[]}`,
 		`{"Chain":{"Nodes":{"a":null},"StartNode":"a"}}`} {
 		chain, err := chainIn([]byte(body))
 		if err == nil {
-			_, err = chain.compile("web", home{})
+			_, _, err = chain.compile("web", home{})
 		}
 		if err == nil {
 			t.Errorf("%q is a chain", body)
@@ -162,7 +184,7 @@ func TestTargetsOfAChainAreStable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := chain.compile("web", home{})
+		want, _, err := chain.compile("web", home{})
 		if err != nil || len(want) != len(texts) {
 			t.Fatalf("%q: got %v, %v", texts, want, err)
 		}
@@ -177,7 +199,7 @@ func TestTargetsOfAChainAreStable(t *testing.T) {
 		if chain, err = chainIn(shuffled); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := chain.compile("web", home{}); err != nil || !slices.Equal(got, want) {
+		if got, _, err := chain.compile("web", home{}); err != nil || !slices.Equal(got, want) {
 			t.Fatalf("%q: got %v, %v, want %v", texts, got, err, want)
 		}
 		file, err := encodeSaved(saved{chains: map[string][]target{"k": want}})

@@ -237,7 +237,7 @@ func startEnvoy(t *testing.T, a *agent) (told func() map[string][]envoyTarget) {
 func (r *rig) asEnvoy(t *testing.T, service, domain string) (all []envoyTarget) {
 	t.Helper()
 	x, _ := r.consul.Explain(service)
-	tiers, err := r.consul.LookChain(t.Context(), chainOf(service))
+	tiers, _, err := r.consul.LookChain(t.Context(), chainOf(service))
 	if err != nil {
 		t.Fatalf("%s: %v", service, err)
 	}

@@ -68,15 +68,21 @@ type TierUse struct {
 	Detail string
 }
 
-// Tiers returns the tiers of a service with several tiers, in order of preference. Tiers returns nil for other
-// services.
+// Tiers returns the tiers of a service with several tiers, in order of preference. The targets of its discovery chain
+// that are left out follow, and count as tiers that are not used. Tiers returns nil for other services.
 func (c *Consul) Tiers(service string) []TierUse {
 	v, ok := c.byService.Load(service)
 	if !ok {
 		return nil
 	}
 	s := v.(*selector)
-	if len(s.tiers) < 2 {
+	c.mu.Lock()
+	var left []LeftOut
+	if f := c.following[service]; f != nil {
+		left = f.left
+	}
+	c.mu.Unlock()
+	if len(s.tiers)+len(left) < 2 {
 		return nil
 	}
 	s.mu.Lock()
@@ -91,6 +97,9 @@ func (c *Consul) Tiers(service string) []TierUse {
 			again := s.better.Add(s.failover.Hold)
 			all[i].Detail = "it is good again, and in use from " + again.Format(time.TimeOnly) + " if it stays so"
 		}
+	}
+	for _, one := range left {
+		all = append(all, TierUse{Name: one.Name, Detail: "left out: it " + one.Reason})
 	}
 	return all
 }

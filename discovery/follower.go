@@ -28,8 +28,9 @@ type follower struct {
 	reporter reporter
 	next     question // only run uses it
 
-	targets  []target // of the last good chain; nil: none yet; guarded by Consul.mu
-	answered bool     // targets come from an answer, not from an earlier process; guarded by Consul.mu
+	left     []LeftOut // targets of the last good answer that are not among targets; guarded by Consul.mu
+	targets  []target  // of the last good chain; nil: none yet; guarded by Consul.mu
+	answered bool      // targets come from an answer, not from an earlier process; guarded by Consul.mu
 }
 
 // chainQuery returns the query for the discovery chain that w follows, normalized.
@@ -77,6 +78,7 @@ func (f *follower) run(ctx context.Context, pause time.Duration) {
 func (f *follower) take(ctx context.Context, asked question, a *answer, err error) time.Duration {
 	now := time.Now()
 	var targets []target
+	var left []LeftOut
 	var cannot *ChainError
 	switch {
 	case ctx.Err() != nil || errors.Is(err, errTurn):
@@ -90,7 +92,7 @@ func (f *follower) take(ctx context.Context, asked question, a *answer, err erro
 		f.reporter.disbelieved(wentBack, asked, a)
 		return f.poller.disbelieved(now)
 	case err == nil:
-		targets, err = a.chain.compile(f.query.Service, f.home(ctx))
+		targets, left, err = a.chain.compile(f.query.Service, f.home(ctx))
 	}
 	if err != nil && !errors.As(err, &cannot) {
 		f.next.index = 0
@@ -106,7 +108,7 @@ func (f *follower) take(ctx context.Context, asked question, a *answer, err erro
 		return 0
 	}
 	f.reporter.believed(now, a, f.next)
-	f.consul.follow(f, targets)
+	f.consul.follow(f, targets, left)
 	return 0
 }
 
@@ -124,13 +126,20 @@ func (c *Consul) home(ctx context.Context, q *Query) home {
 	return h
 }
 
-// follow makes targets the targets of f. If they are new, the services of f get new tiers soon.
-func (c *Consul) follow(f *follower, targets []target) {
+// follow makes targets the targets of f, and notes those that are left out. If targets are new, the services of f get
+// new tiers soon.
+func (c *Consul) follow(f *follower, targets []target, left []LeftOut) {
 	c.mu.Lock()
-	before := f.targets
+	before, leftBefore := f.targets, f.left
 	same := slices.Equal(before, targets)
-	f.targets, f.answered = targets, true
+	f.targets, f.left, f.answered = targets, left, true
 	c.mu.Unlock()
+	for _, one := range left {
+		if !slices.Contains(leftBefore, one) {
+			f.reporter.logger().Warn("a target of the discovery chain is left out", "target", one.Name,
+				"reason", "it "+one.Reason)
+		}
+	}
 	if same {
 		return
 	}
@@ -221,14 +230,15 @@ func (c *Consul) startFollowerLocked(f *follower, nth int) {
 	c.running.Go(func() { f.run(ctx, time.Duration(nth)*rampStep) })
 }
 
-// LookChain asks Consul once for the discovery chain that w follows, and returns the tiers to which it leads. LookChain
-// returns a *ChainError if Lictor cannot follow the chain, and otherwise the errors of Check.
-func (c *Consul) LookChain(ctx context.Context, w Watch) ([]Tier, error) {
+// LookChain asks Consul once for the discovery chain that w follows. It returns the tiers to which the chain leads, and
+// the targets that are left out. LookChain returns a *ChainError if Lictor cannot follow the chain, and otherwise the
+// errors of Check.
+func (c *Consul) LookChain(ctx context.Context, w Watch) ([]Tier, []LeftOut, error) {
 	q := c.chainQuery(&w)
 	a, err := c.once(ctx, q)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	targets, err := a.chain.compile(q.Service, c.home(ctx, &q))
-	return w.chained(targets), err
+	targets, left, err := a.chain.compile(q.Service, c.home(ctx, &q))
+	return w.chained(targets), left, err
 }

@@ -215,6 +215,34 @@ func TestChainThatCannotBeFollowed(t *testing.T) {
 	}
 }
 
+// A target to fail over to that is out of reach keeps the service from nothing else. It shows among the tiers, and the
+// log warns of it once.
+func TestChainWithATargetOutOfReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far := "web@dc2 " + gatewayMode
+		f := &fake{script: map[string][]reply{
+			"chain:web": {chainTo(20, "web@dc1", far), after(5*time.Second, chainTo(21, "web@dc1", far, "db@dc1")),
+				after(20*time.Second, chainTo(22, "web@dc1"))},
+			"mesh:web": {ways(30, "web", "a")}, "mesh:db": {ways(30, "db", "b")},
+		}}
+		r := start(t, f, ConsulOptions{Watches: chained("web"), Resync: -1})
+		const left = "web in datacenter dc2: false, left out: it is reached through mesh gateways (mode local), which " +
+			"Lictor does not use: set MeshGateway.Mode to none for it, if its instances can be reached directly"
+		time.Sleep(time.Second)
+		r.want(t, meshA)
+		wantUses(t, r, "web: true, ", left)
+		time.Sleep(10 * time.Second)
+		wantUses(t, r, "web: true, ", "db: false, ", left)
+		if got := r.chainError(t, "web"); got != "" {
+			t.Errorf("the chain has the error %q", got)
+		}
+		time.Sleep(20 * time.Second)
+		wantUses(t, r)
+		r.log.wantOnce(t, "a target of the discovery chain is left out")
+		r.stop()
+	})
+}
+
 // evidences collects events.
 type evidences struct {
 	mu   sync.Mutex
@@ -447,16 +475,17 @@ func TestServiceGetsAChainAndLosesIt(t *testing.T) {
 
 func TestLookAtAChain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fake{script: map[string][]reply{"chain:web": {chainTo(20, "web@dc1", "db@dc2"),
+		f := &fake{script: map[string][]reply{"chain:web": {chainTo(20, "web@dc1", "db@dc2", "web@dc2 "+gatewayMode),
 			raw("20", chainJSON("router", "web@dc1")), status(403, "Permission denied")}}}
 		r := start(t, f, ConsulOptions{Watches: []Watch{{Service: "x"}}})
 		w := chained("web")[0]
-		tiers, err := r.consul.LookChain(t.Context(), w)
-		if err != nil || len(tiers) != 2 || tiers[1].Query.Datacenter != "dc2" {
-			t.Errorf("got %+v, %v", tiers, err)
+		tiers, left, err := r.consul.LookChain(t.Context(), w)
+		if err != nil || len(tiers) != 2 || tiers[1].Query.Datacenter != "dc2" || len(left) != 1 ||
+			left[0].Name != "web in datacenter dc2" {
+			t.Errorf("got %+v, %+v, %v", tiers, left, err)
 		}
 		for _, want := range []string{"needs HTTP", "Permission denied"} {
-			if tiers, err := r.consul.LookChain(t.Context(), w); err == nil || !strings.Contains(err.Error(), want) ||
+			if tiers, _, err := r.consul.LookChain(t.Context(), w); err == nil || !strings.Contains(err.Error(), want) ||
 				tiers != nil {
 				t.Errorf("got %+v, %v, want %q", tiers, err, want)
 			}

@@ -158,15 +158,23 @@ func TestRealConsulMeshChainsThatCannotBeFollowed(t *testing.T) {
 	a.configure(&api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global",
 		MeshGateway: api.MeshGatewayConfig{Mode: api.MeshGatewayModeLocal}})
 	a.configure(&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web",
-		Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
+		Redirect: &api.ServiceResolverRedirect{Service: "web", Datacenter: "dc2"}})
 	says("through mesh gateways (mode local)")
 	watch := Watch{Service: "web", Query: Query{Mesh: true}, Chain: true}
-	if _, err := r.consul.LookChain(t.Context(), watch); err == nil || !strings.Contains(err.Error(), "mesh gateways") {
+	_, _, err := r.consul.LookChain(t.Context(), watch)
+	if err == nil || !strings.Contains(err.Error(), "mesh gateways") {
 		t.Errorf("looked at the chain: %v", err)
 	}
 	testproc.Await(t, "log line", func() bool {
 		return strings.Contains(r.log.String(), "lictor cannot follow a discovery chain")
 	})
+	a.configure(&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web",
+		Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
+	testproc.Await(t, "a target that is left out", func() bool {
+		uses := r.consul.Tiers("web")
+		return len(uses) == 2 && uses[0].Active && strings.Contains(uses[1].Detail, "left out: it is reached through")
+	})
+	says("")
 }
 
 // A token needs service:read of the service for its chain, and of its sidecars for their addresses.

@@ -21,7 +21,7 @@ import (
 // A looker returns the current result of a query, and the tiers of a discovery chain. [discovery.Consul] is one.
 type looker interface {
 	Look(ctx context.Context, q discovery.Query) ([]discovery.Instance, error)
-	LookChain(ctx context.Context, w discovery.Watch) ([]discovery.Tier, error)
+	LookChain(ctx context.Context, w discovery.Watch) ([]discovery.Tier, []discovery.LeftOut, error)
 	OwnZone(ctx context.Context, q discovery.Query) (zone, problem string)
 }
 

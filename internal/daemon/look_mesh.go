@@ -24,13 +24,18 @@ import (
 func lookAtMesh(
 	ctx context.Context, cfg *config.Config, s config.Service, consul looker,
 ) (all []Sight, problems hcl.Diagnostics) {
-	tiers, err := consul.LookChain(ctx, watchOf(cfg, s))
+	tiers, left, err := consul.LookChain(ctx, watchOf(cfg, s))
 	if err != nil {
 		d := lookProblem(s, *s.Consul, nil, err)
 		if errors.As(err, new(*discovery.ChainError)) {
 			d.Summary = "Discovery chain cannot be followed"
 		}
 		return nil, hcl.Diagnostics{d}
+	}
+	for _, one := range left {
+		problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning,
+			Summary: "Target of the discovery chain is left out", Subject: s.DeclRange.Ptr(),
+			Detail: fmt.Sprintf("Service %q does not fail over to %s, because it %s.", s.Name, one.Name, one.Reason)})
 	}
 	for _, t := range tiers {
 		instances, err := consul.Look(ctx, t.Query)

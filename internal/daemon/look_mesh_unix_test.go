@@ -199,8 +199,8 @@ func TestLookWithoutAMesh(t *testing.T) {
 // An unfollowable is a Consul with a chain that needs HTTP.
 type unfollowable struct{ partlyHidden }
 
-func (unfollowable) LookChain(context.Context, discovery.Watch) ([]discovery.Tier, error) {
-	return nil, &discovery.ChainError{Service: "web", Reason: "it begins with a router"}
+func (unfollowable) LookChain(context.Context, discovery.Watch) ([]discovery.Tier, []discovery.LeftOut, error) {
+	return nil, nil, &discovery.ChainError{Service: "web", Reason: "it begins with a router"}
 }
 
 func TestLookSaysWhichChainCannotBeFollowed(t *testing.T) {
@@ -210,6 +210,22 @@ func TestLookSaysWhichChainCannotBeFollowed(t *testing.T) {
 	if len(all) > 0 || len(problems) != 1 || problems[0].Summary != "Discovery chain cannot be followed" ||
 		problems[0].Detail != want || problems[0].Severity != hcl.DiagError {
 		t.Errorf("got %v, %v", all, problems)
+	}
+}
+
+// A partlyFollowed is a Consul with a chain that has a target out of reach.
+type partlyFollowed struct{ partlyHidden }
+
+func (partlyFollowed) LookChain(context.Context, discovery.Watch) ([]discovery.Tier, []discovery.LeftOut, error) {
+	return nil, []discovery.LeftOut{{Name: "web in datacenter dc2", Reason: "is far away"}}, nil
+}
+
+func TestLookSaysWhichTargetIsLeftOut(t *testing.T) {
+	s := config.Service{Name: "front", Consul: &config.ConsulQuery{Service: "web"}, Mesh: &config.Mesh{As: "a"}}
+	_, problems := lookAt(t.Context(), &config.Config{}, s, partlyFollowed{})
+	const want = `Service "front" does not fail over to web in datacenter dc2, because it is far away.`
+	if len(problems) != 1 || problems[0].Severity != hcl.DiagWarning || problems[0].Detail != want {
+		t.Errorf("got %v", problems)
 	}
 }
 

@@ -46,8 +46,8 @@ func (partlyHidden) Look(context.Context, discovery.Query) ([]discovery.Instance
 	return []discovery.Instance{one}, &discovery.HiddenError{Missing: "node:read"}
 }
 
-func (partlyHidden) LookChain(context.Context, discovery.Watch) ([]discovery.Tier, error) {
-	return nil, nil
+func (partlyHidden) LookChain(context.Context, discovery.Watch) ([]discovery.Tier, []discovery.LeftOut, error) {
+	return nil, nil, nil
 }
 
 // Instances that the token may not read cause a warning. The other instances are shown.
