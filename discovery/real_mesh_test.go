@@ -177,6 +177,27 @@ func TestRealConsulMeshChainsThatCannotBeFollowed(t *testing.T) {
 	says("")
 }
 
+// Consul gives chains of all services a time to connect, the same whether a resolver sets it or nobody does. So a chain
+// does not say whether somebody wants another one than the connect_timeout of the service.
+func TestRealConsulSetsConnectTimeoutsOfAllChains(t *testing.T) {
+	t.Parallel()
+	a := startAgentWith(t, testconsul.Options{})
+	subset := map[string]api.ServiceResolverSubset{"one": {Filter: `Service.Meta.v == "1"`}}
+	a.configure(
+		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "silent", Subsets: subset},
+		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "wanted", ConnectTimeout: 5 * time.Second})
+	for _, name := range []string{"nothing", "silent", "wanted"} {
+		answer, _, err := a.api.DiscoveryChain().Get(name, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := answer.Chain.Nodes[answer.Chain.StartNode]
+		if start.Resolver == nil || start.Resolver.ConnectTimeout != 5*time.Second {
+			t.Errorf("%s: got %+v", name, start.Resolver)
+		}
+	}
+}
+
 // A token needs service:read of the service for its chain, and of its sidecars for their addresses.
 func TestRealConsulMeshWithAToken(t *testing.T) {
 	t.Parallel()
