@@ -133,6 +133,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.resolver.SetNames(predecessor.State().Names)
 	known := restore(predecessor, d.sets, cfg)
 	d.balancer.SetEmptied(predecessor.State().Emptied)
+	d.balancer.SetDenials(predecessor.State().Denials)
 	// Saved sets let the listeners serve before Consul answers.
 	if saved := savedSets(consul); len(saved) > 0 {
 		d.sets.OnUpdate(saved)

@@ -120,6 +120,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	o.State.Drained = drainedIDs(o.State.Drains)
 	o.State.Names = d.resolver.Names()
 	o.State.Emptied, o.State.Ejected = d.balancer.Emptied(), d.balancer.Ejections()
+	o.State.Denials = d.balancer.Denials()
 	o.State.Checked = d.checker.Results()
 	o.State.Mesh = d.keys.mesh.export()
 	o.State.Sidecars, o.State.Exposed = d.exposed.export(), d.exposed.names()

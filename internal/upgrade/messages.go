@@ -119,6 +119,7 @@ type State struct {
 	Drained map[string][]string       `json:"drained,omitempty"`   // drained IDs, for processes without Drains
 	Emptied map[string]time.Duration  `json:"empty_for,omitempty"` // see lb.RoundRobin.Emptied
 	Ejected []lb.Ejection             `json:"ejected,omitempty"`   // see lb.RoundRobin.Ejections
+	Denials []lb.Denying              `json:"denials,omitempty"`   // see lb.RoundRobin.Denials
 	Names   []lb.KnownName            `json:"names,omitempty"`     // see lb.Resolver.Names
 	Links   []cycles.Link             `json:"links,omitempty"`     // see cycles.Detector.Prefer
 	Saved   []byte                    `json:"saved,omitempty"`     // see discovery.Consul.Save
