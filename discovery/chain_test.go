@@ -102,7 +102,8 @@ func TestChainsThatCannotBeFollowed(t *testing.T) {
 	for _, tt := range []chainTest{
 		{"a splitter", chainJSON("splitter", "web@dc1"), Query{}, home{}, "begins with a splitter, which needs HTTP"},
 		{"a router", chainJSON("router", "web@dc1"), Query{}, home{}, "begins with a router, which needs HTTP"},
-		{"a peer", resolver(`web@ "Peer":"east"`, "web@dc1"), Query{}, home{}, `"web" is in the cluster peering "east"`},
+		{"a peer", resolver(`web@ "Peer":"east"`, "web@dc1"), Query{}, home{},
+			`"web" is in the cluster peering "east"`},
 		{"gateways", resolver("web@dc2 "+gatewayMode, "web@dc1"), Query{}, home{},
 			`"web in datacenter dc2" is reached through mesh gateways (mode local)`},
 		{"gateways of the datacenter asked for", resolver("web@dc1 " + gatewayMode), Query{}, home{asked: "dc1"},

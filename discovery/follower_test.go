@@ -226,8 +226,8 @@ func TestChainWithATargetOutOfReach(t *testing.T) {
 			"mesh:web": {ways(30, "web", "a")}, "mesh:db": {ways(30, "db", "b")},
 		}}
 		r := start(t, f, ConsulOptions{Watches: chained("web"), Resync: -1})
-		const left = "web in datacenter dc2: false, left out: it is reached through mesh gateways (mode local), which " +
-			"Lictor does not use: set MeshGateway.Mode to none for it, if its instances can be reached directly"
+		const left = "web in datacenter dc2: false, left out: it is reached through mesh gateways (mode local), " +
+			"which Lictor does not use: set MeshGateway.Mode to none for it, if its instances can be reached directly"
 		time.Sleep(time.Second)
 		r.want(t, meshA)
 		wantUses(t, r, "web: true, ", left)
@@ -485,8 +485,8 @@ func TestLookAtAChain(t *testing.T) {
 			t.Errorf("got %+v, %+v, %v", tiers, left, err)
 		}
 		for _, want := range []string{"needs HTTP", "Permission denied"} {
-			if tiers, _, err := r.consul.LookChain(t.Context(), w); err == nil || !strings.Contains(err.Error(), want) ||
-				tiers != nil {
+			tiers, _, err := r.consul.LookChain(t.Context(), w)
+			if err == nil || !strings.Contains(err.Error(), want) || tiers != nil {
 				t.Errorf("got %+v, %v, want %q", tiers, err, want)
 			}
 		}

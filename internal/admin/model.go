@@ -49,8 +49,8 @@ type Service struct {
 	Permissive bool `json:"permissive,omitempty"` // clients without a certificate of the mesh are served too
 
 	// Identity is that with which endpoints are dialled, or which is shown to the clients of an exposed instance. A nil
-	// Identity means that there is none. Exposed is nil unless the service is an instance of this host that is served to
-	// the mesh.
+	// Identity means that there is none. Exposed is nil unless the service is an instance of this host that is served
+	// to the mesh.
 	Identity *Identity        `json:"identity,omitempty"`
 	Exposed  *ExposedInstance `json:"exposed,omitempty"`
 
