@@ -33,6 +33,9 @@ func TestTCPRotates(t *testing.T) {
 				t.Errorf("got %v, want 10 each", counts)
 			}
 		}
+		if past != nil {
+			return // the balancer learns nothing of these dials
+		}
 		if s := h.stats(); s.Dials.Count() != 30 || s.Dials.Sum <= 0 {
 			t.Errorf("got %+v, want 30 dials and their time", s.Dials)
 		}

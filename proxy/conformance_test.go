@@ -80,12 +80,21 @@ func trickle(send func()) {
 // not. A test that runs other tests sets it.
 var proxyHeaders bool
 
+// past is what takes the clients of the suite past the proxier, straight to the endpoints of the service "s"; nil means
+// that there is nothing. A test that runs other tests sets it.
+var past interface {
+	set(h *house, listen netip.AddrPort, endpoints []netip.AddrPort)
+	stats() Stats // only what both ways count: connections, bytes and failed dials
+	end(h *house) // called at the end of each test
+}
+
 // A house is a proxier under test and its balancer.
 type house struct {
 	*testing.T
 	*Proxier
 	balancer *lb.RoundRobin
-	options  Options // may be changed before the first call of serve
+	options  Options        // may be changed before the first call of serve
+	listen   netip.AddrPort // what serve has returned
 }
 
 func (h *house) start() {
@@ -128,7 +137,12 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	if err := h.Apply([]Service{s}); err != nil {
 		h.Fatal(err)
 	}
-	return h.Listeners()[0].Addr.AddrPort
+	h.listen = h.Listeners()[0].Addr.AddrPort
+	if past != nil {
+		past.set(h, h.listen, endpoints)
+		h.Cleanup(func() { past.end(h) })
+	}
+	return h.listen
 }
 
 // endpoints makes addrs the set of a service. Each address is its own ID.
@@ -138,6 +152,9 @@ func (h *house) endpoints(service string, addrs ...netip.AddrPort) {
 		u.Endpoints = append(u.Endpoints, lb.Endpoint{ID: a.String(), Addr: a})
 	}
 	h.balancer.OnUpdate([]lb.Endpoints{u})
+	if past != nil && h.listen.IsValid() {
+		past.set(h, h.listen, addrs)
+	}
 }
 
 // room returns how many descriptors there are for clients.
@@ -146,7 +163,12 @@ func (h *house) room() int64 {
 	return h.budget.total - listeners
 }
 
-func (h *house) stats() Stats { return h.Snapshot()[0] }
+func (h *house) stats() Stats {
+	if past != nil {
+		return past.stats()
+	}
+	return h.Snapshot()[0]
+}
 
 // eventually waits until ok returns nil.
 func eventually(t *testing.T, ok func() error) {
