@@ -301,3 +301,47 @@ func TestYieldHandsOverNewClientsOnly(t *testing.T) {
 		t.Errorf("all paths together count %+v, want %+v", sum, want)
 	}
 }
+
+// TestListenersOfOnePort checks which service clients get if a port has a listener at one address, and another one at
+// all addresses, and that they get none where nothing listens.
+func TestListenersOfOnePort(t *testing.T) {
+	group, inside := inGroup(t)
+	if !inside {
+		return
+	}
+	p := open(t, Options{Cgroup: group})
+	one, all := newBackend(t, "127.0.0.1:0"), newBackend(t, "127.0.0.1:0")
+	exact := Service{Name: "one", Listen: []netip.AddrPort{front}, Endpoints: []Endpoint{{Addr: one.addr}}}
+	wildcard := Service{Name: "all", Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:7000")},
+		Endpoints: []Endpoint{{Addr: all.addr}}}
+	wants := func(at string, want *backend) {
+		t.Helper()
+		hits := map[*backend]int64{one: one.hits.Load(), all: all.hits.Load()}
+		err := exchange("tcp", at)
+		if want == nil && !errors.Is(err, unix.ECONNREFUSED) || want != nil && err != nil {
+			t.Errorf("%s: error %v", at, err)
+		}
+		for b, before := range hits {
+			if got := b.hits.Load() - before; got != 0 && b != want || got != 1 && b == want {
+				t.Errorf("%s: %v got %d connections", at, b.addr, got)
+			}
+		}
+	}
+	set(t, p, exact)
+	wants("127.0.0.1:7000", one)
+	wants("127.0.0.2:7000", nil)
+	set(t, p, wildcard)
+	wants("127.0.0.1:7000", one)
+	wants("127.0.0.2:7000", all)
+	wants("[::1]:7000", nil)
+	if err := p.Remove("one"); err != nil {
+		t.Fatal(err)
+	}
+	wants("127.0.0.1:7000", all)
+	set(t, p, exact)
+	if err := p.Remove("all"); err != nil {
+		t.Fatal(err)
+	}
+	wants("127.0.0.1:7000", one)
+	wants("127.0.0.2:7000", nil)
+}

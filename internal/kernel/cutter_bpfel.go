@@ -128,12 +128,14 @@ const (
 	cutterProgCutUdp        = "cut_udp"
 	cutterVarDestroyed      = "destroyed"
 	cutterVarEventType      = "event_type"
+	cutterVarExactPorts     = "exact_ports"
 	cutterVarNetnsCookie    = "netns_cookie"
 	cutterVarOwnTgid        = "own_tgid"
 	cutterVarProbeCookie    = "probe_cookie"
 	cutterVarReadsSock      = "reads_sock"
 	cutterVarTcpPorts       = "tcp_ports"
 	cutterVarUdpPorts       = "udp_ports"
+	cutterVarWildcardPorts  = "wildcard_ports"
 )
 
 // loadCutter returns the embedded CollectionSpec for cutter.
@@ -201,14 +203,16 @@ type cutterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type cutterVariableSpecs struct {
-	Destroyed   *ebpf.VariableSpec `ebpf:"destroyed"`
-	EventType   *ebpf.VariableSpec `ebpf:"event_type"`
-	NetnsCookie *ebpf.VariableSpec `ebpf:"netns_cookie"`
-	OwnTgid     *ebpf.VariableSpec `ebpf:"own_tgid"`
-	ProbeCookie *ebpf.VariableSpec `ebpf:"probe_cookie"`
-	ReadsSock   *ebpf.VariableSpec `ebpf:"reads_sock"`
-	TcpPorts    *ebpf.VariableSpec `ebpf:"tcp_ports"`
-	UdpPorts    *ebpf.VariableSpec `ebpf:"udp_ports"`
+	Destroyed     *ebpf.VariableSpec `ebpf:"destroyed"`
+	EventType     *ebpf.VariableSpec `ebpf:"event_type"`
+	ExactPorts    *ebpf.VariableSpec `ebpf:"exact_ports"`
+	NetnsCookie   *ebpf.VariableSpec `ebpf:"netns_cookie"`
+	OwnTgid       *ebpf.VariableSpec `ebpf:"own_tgid"`
+	ProbeCookie   *ebpf.VariableSpec `ebpf:"probe_cookie"`
+	ReadsSock     *ebpf.VariableSpec `ebpf:"reads_sock"`
+	TcpPorts      *ebpf.VariableSpec `ebpf:"tcp_ports"`
+	UdpPorts      *ebpf.VariableSpec `ebpf:"udp_ports"`
+	WildcardPorts *ebpf.VariableSpec `ebpf:"wildcard_ports"`
 }
 
 // cutterObjects contains all objects after they have been loaded into the kernel.
@@ -260,14 +264,16 @@ func (m *cutterMaps) Close() error {
 //
 // It can be passed to loadCutterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type cutterVariables struct {
-	Destroyed   *ebpf.Variable `ebpf:"destroyed"`
-	EventType   *ebpf.Variable `ebpf:"event_type"`
-	NetnsCookie *ebpf.Variable `ebpf:"netns_cookie"`
-	OwnTgid     *ebpf.Variable `ebpf:"own_tgid"`
-	ProbeCookie *ebpf.Variable `ebpf:"probe_cookie"`
-	ReadsSock   *ebpf.Variable `ebpf:"reads_sock"`
-	TcpPorts    *ebpf.Variable `ebpf:"tcp_ports"`
-	UdpPorts    *ebpf.Variable `ebpf:"udp_ports"`
+	Destroyed     *ebpf.Variable `ebpf:"destroyed"`
+	EventType     *ebpf.Variable `ebpf:"event_type"`
+	ExactPorts    *ebpf.Variable `ebpf:"exact_ports"`
+	NetnsCookie   *ebpf.Variable `ebpf:"netns_cookie"`
+	OwnTgid       *ebpf.Variable `ebpf:"own_tgid"`
+	ProbeCookie   *ebpf.Variable `ebpf:"probe_cookie"`
+	ReadsSock     *ebpf.Variable `ebpf:"reads_sock"`
+	TcpPorts      *ebpf.Variable `ebpf:"tcp_ports"`
+	UdpPorts      *ebpf.Variable `ebpf:"udp_ports"`
+	WildcardPorts *ebpf.Variable `ebpf:"wildcard_ports"`
 }
 
 // cutterPrograms contains all programs after they have been loaded into the kernel.

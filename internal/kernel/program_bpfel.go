@@ -144,12 +144,14 @@ const (
 	programProgSendmsg4      = "sendmsg4"
 	programProgSendmsg6      = "sendmsg6"
 	programVarEventType      = "event_type"
+	programVarExactPorts     = "exact_ports"
 	programVarNetnsCookie    = "netns_cookie"
 	programVarOwnTgid        = "own_tgid"
 	programVarProbeCookie    = "probe_cookie"
 	programVarReadsSock      = "reads_sock"
 	programVarTcpPorts       = "tcp_ports"
 	programVarUdpPorts       = "udp_ports"
+	programVarWildcardPorts  = "wildcard_ports"
 )
 
 // loadProgram returns the embedded CollectionSpec for program.
@@ -224,13 +226,15 @@ type programMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type programVariableSpecs struct {
-	EventType   *ebpf.VariableSpec `ebpf:"event_type"`
-	NetnsCookie *ebpf.VariableSpec `ebpf:"netns_cookie"`
-	OwnTgid     *ebpf.VariableSpec `ebpf:"own_tgid"`
-	ProbeCookie *ebpf.VariableSpec `ebpf:"probe_cookie"`
-	ReadsSock   *ebpf.VariableSpec `ebpf:"reads_sock"`
-	TcpPorts    *ebpf.VariableSpec `ebpf:"tcp_ports"`
-	UdpPorts    *ebpf.VariableSpec `ebpf:"udp_ports"`
+	EventType     *ebpf.VariableSpec `ebpf:"event_type"`
+	ExactPorts    *ebpf.VariableSpec `ebpf:"exact_ports"`
+	NetnsCookie   *ebpf.VariableSpec `ebpf:"netns_cookie"`
+	OwnTgid       *ebpf.VariableSpec `ebpf:"own_tgid"`
+	ProbeCookie   *ebpf.VariableSpec `ebpf:"probe_cookie"`
+	ReadsSock     *ebpf.VariableSpec `ebpf:"reads_sock"`
+	TcpPorts      *ebpf.VariableSpec `ebpf:"tcp_ports"`
+	UdpPorts      *ebpf.VariableSpec `ebpf:"udp_ports"`
+	WildcardPorts *ebpf.VariableSpec `ebpf:"wildcard_ports"`
 }
 
 // programObjects contains all objects after they have been loaded into the kernel.
@@ -282,13 +286,15 @@ func (m *programMaps) Close() error {
 //
 // It can be passed to loadProgramObjects or ebpf.CollectionSpec.LoadAndAssign.
 type programVariables struct {
-	EventType   *ebpf.Variable `ebpf:"event_type"`
-	NetnsCookie *ebpf.Variable `ebpf:"netns_cookie"`
-	OwnTgid     *ebpf.Variable `ebpf:"own_tgid"`
-	ProbeCookie *ebpf.Variable `ebpf:"probe_cookie"`
-	ReadsSock   *ebpf.Variable `ebpf:"reads_sock"`
-	TcpPorts    *ebpf.Variable `ebpf:"tcp_ports"`
-	UdpPorts    *ebpf.Variable `ebpf:"udp_ports"`
+	EventType     *ebpf.Variable `ebpf:"event_type"`
+	ExactPorts    *ebpf.Variable `ebpf:"exact_ports"`
+	NetnsCookie   *ebpf.Variable `ebpf:"netns_cookie"`
+	OwnTgid       *ebpf.Variable `ebpf:"own_tgid"`
+	ProbeCookie   *ebpf.Variable `ebpf:"probe_cookie"`
+	ReadsSock     *ebpf.Variable `ebpf:"reads_sock"`
+	TcpPorts      *ebpf.Variable `ebpf:"tcp_ports"`
+	UdpPorts      *ebpf.Variable `ebpf:"udp_ports"`
+	WildcardPorts *ebpf.Variable `ebpf:"wildcard_ports"`
 }
 
 // programPrograms contains all programs after they have been loaded into the kernel.

@@ -20,8 +20,9 @@ const maxLeft = 1024
 
 // A table is what the programs read: services, their listeners and their endpoints. It is not safe for concurrent use.
 type table struct {
-	listeners *ebpf.Map
-	tcp, udp  ports
+	listeners       *ebpf.Map
+	tcp, udp        ports
+	exact, wildcard ports // of TCP and UDP
 
 	// The memory of three maps. The programs read and write it at the same time.
 	services  []programService
@@ -72,6 +73,8 @@ func newTable(o *programObjects) (*table, error) {
 		listeners: o.Listeners,
 		tcp:       ports{inKernel: o.TcpPorts, uses: map[uint16]int{}},
 		udp:       ports{inKernel: o.UdpPorts, uses: map[uint16]int{}},
+		exact:     ports{inKernel: o.ExactPorts, uses: map[uint16]int{}},
+		wildcard:  ports{inKernel: o.WildcardPorts, uses: map[uint16]int{}},
 		byName:    map[string]*service{},
 		owners:    map[uint32]owner{},
 	}
@@ -343,19 +346,24 @@ func (t *table) addListener(s *service, l netip.AddrPort) error {
 	} else if err != nil {
 		return fmt.Errorf("add the listener %s to the kernel path: %w", l, err)
 	}
-	return t.portsOf(s).add(l.Port(), 1)
+	return t.countListener(s, l, 1)
 }
 
 func (t *table) removeListener(s *service, l netip.AddrPort) {
 	_ = t.listeners.Delete(s.keyOf(l)) // it may be gone already
-	_ = t.portsOf(s).add(l.Port(), -1)
+	_ = t.countListener(s, l, -1)
 }
 
-func (t *table) portsOf(s *service) *ports {
+// countListener adds n to the listeners at the port of l.
+func (t *table) countListener(s *service, l netip.AddrPort, n int) error {
+	protocol, kind := &t.tcp, &t.exact
 	if s.udp {
-		return &t.udp
+		protocol = &t.udp
 	}
-	return &t.tcp
+	if l.Addr().IsUnspecified() {
+		kind = &t.wildcard
+	}
+	return errors.Join(kind.add(l.Port(), n), protocol.add(l.Port(), n))
 }
 
 // add adds n to the listeners at a port.

@@ -62,19 +62,27 @@ static __always_inline bool same(const struct address *a, const struct address *
 	       a->words[0] == b->words[0];
 }
 
-// find_service returns the index of the service that listens at the address, or NULL.
+static __always_inline bool has_bit(const __u64 *ports, __u32 port)
+{
+	return ports[(port >> 6) & 1023] & (1ULL << (port & 63));
+}
+
+// find_service returns the index of the service that listens at the address, or NULL. If it finds none, that costs one
+// lookup, unless there are listeners of both kinds at the port.
 static __always_inline __u32 *find_service(const struct address *asked, __be16 port, __u8 protocol)
 {
 	struct listener key = {.address = *asked, .port = port, .protocol = protocol};
-	__u32 *index = bpf_map_lookup_elem(&listeners, &key);
+	__u32 *index = NULL;
 
-	if (!index) {
-		if (!is_loopback(asked) && !bpf_map_lookup_elem(&local_addresses, asked))
-			return NULL;
-		if (is_ipv4(asked)) {
-			key.address.words[3] = 0;
-			index = bpf_map_lookup_elem(&listeners, &key);
-		}
+	if (has_bit(exact_ports, port))
+		index = bpf_map_lookup_elem(&listeners, &key);
+	if (index || !has_bit(wildcard_ports, port))
+		return index;
+	if (!is_loopback(asked) && !bpf_map_lookup_elem(&local_addresses, asked))
+		return NULL;
+	if (is_ipv4(asked)) {
+		key.address.words[3] = 0;
+		index = bpf_map_lookup_elem(&listeners, &key);
 	}
 	if (!index) {
 		key.address = (struct address){};
@@ -166,11 +174,6 @@ static __always_inline struct address asked_for(struct address a)
 	if (is_unspecified(&a))
 		a.words[3] = is_ipv4(&a) ? bpf_htonl(0x7f000001) : bpf_htonl(1);
 	return a;
-}
-
-static __always_inline bool has_bit(const __u64 *ports, __u32 port)
-{
-	return ports[(port >> 6) & 1023] & (1ULL << (port & 63));
 }
 
 static __always_inline struct address address6(struct bpf_sock_addr *ctx)

@@ -211,6 +211,11 @@ struct {
 __u64 tcp_ports[1024];
 __u64 udp_ports[1024];
 
+// The same for listeners of either protocol at one address, and for those at an unspecified address. They save lookups
+// for connections to the port of a listener at an address where it is not.
+__u64 exact_ports[1024];
+__u64 wildcard_ports[1024];
+
 __u64 netns_cookie; // only sockets of this network namespace are considered
 __u32 own_tgid;	    // sockets of this process are not
 __u64 probe_cookie; // except this one: the probe's connection sets own_tgid

@@ -41,12 +41,12 @@ static __always_inline struct socket *redirect(struct bpf_sock_addr *ctx, bool i
 
 	if (!tcp && (ctx->protocol != IPPROTO_UDP || ctx->type != SOCK_DGRAM))
 		return NULL;
-	if (!is_client(ctx))
-		return NULL;
 	asked = asked_for(asked);
 	struct socket chosen = {.asked = asked, .asked_port = ctx->user_port, .progress = CHOSEN};
 	__u32 *index = find_service(&asked, chosen.asked_port, tcp ? IPPROTO_TCP : IPPROTO_UDP);
-	struct service *service = index ? bpf_map_lookup_elem(&services, index) : NULL;
+	if (!index || !is_client(ctx))
+		return NULL;
+	struct service *service = bpf_map_lookup_elem(&services, index);
 	if (!service || !choose(service, &chosen) || !can_reach(ctx, ipv6, is_ipv4(&asked), &chosen.chosen))
 		return NULL;
 	struct socket *stored = bpf_sk_storage_get(&sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);

@@ -51,10 +51,12 @@ static __always_inline bool begin_session(struct bpf_sock_addr *ctx, struct sess
 // send finds the endpoint for a datagram. It returns false if the datagram is to be left alone.
 static __always_inline bool send(struct bpf_sock_addr *ctx, const struct address *from, struct socket *s)
 {
-	if (ctx->protocol != IPPROTO_UDP || ctx->sk->bound_dev_if || !is_client(ctx))
+	if (ctx->protocol != IPPROTO_UDP || ctx->sk->bound_dev_if)
 		return false;
 	__u32 *index = find_service(&s->asked, s->asked_port, IPPROTO_UDP);
-	struct service *service = index ? bpf_map_lookup_elem(&services, index) : NULL;
+	if (!index || !is_client(ctx))
+		return false;
+	struct service *service = bpf_map_lookup_elem(&services, index);
 	if (!service)
 		return false;
 	struct session_key key = {.cookie = bpf_get_socket_cookie(ctx), .service = *index};
