@@ -56,6 +56,7 @@ var (
 			asm.FnSkStorageGet:      {5, 3},  // fb85c4a730af
 			asm.FnGetNetnsCookie:    {5, 7},  // f318903c0bf4
 			asm.FnGetCurrentPidTgid: {5, 7},  // merged by 2cf69d3fa50e
+			asm.FnGetCurrentComm:    {5, 7},
 			asm.FnSkcToTcp6Sock:     {5, 10}, // 1df8f55a37bd; needs CAP_PERFMON
 			asm.FnSkcToUdp6Sock:     {5, 10},
 		},
@@ -155,22 +156,20 @@ func checkInstruction(
 	}
 }
 
-// TestCutterCallsOnlyWhatIsLookedFor checks that the programs that destroy sockets call no function of the kernel, and
-// use no iterator, of which an error would not say that the kernel lacks it.
+// TestCutterCallsOnlyWhatIsLookedFor checks that the programs that walk over sockets call no function of the kernel,
+// and use no iterator, of which an error would not say that the kernel lacks it.
 func TestCutterCallsOnlyWhatIsLookedFor(t *testing.T) {
 	spec, err := loadCutter()
 	if err != nil {
 		t.Fatal(err)
 	}
+	calls := 0
 	for _, p := range spec.Programs {
 		used := []string{"bpf_iter_" + p.AttachTo}
 		for i := range p.Instructions {
 			if ins := &p.Instructions[i]; ins.IsKfuncCall() {
-				used = append(used, ins.Reference())
+				used, calls = append(used, ins.Reference()), calls+1
 			}
-		}
-		if len(used) < 2 {
-			t.Errorf("%s calls no function of the kernel", p.Name)
 		}
 		for _, function := range used {
 			missing := missingForCutter(func(f string) bool { return f != function })
@@ -178,6 +177,9 @@ func TestCutterCallsOnlyWhatIsLookedFor(t *testing.T) {
 				t.Errorf("%s uses %s, and without it the error says %q", p.Name, function, missing)
 			}
 		}
+	}
+	if calls == 0 {
+		t.Error("no program calls a function of the kernel, so the test shows nothing")
 	}
 }
 
