@@ -143,7 +143,7 @@ func (d *dynasty) upgrade(t testing.TB) int {
 	return pid
 }
 
-// upgrades returns how many upgrades in a row a test makes under load: LICTOR_E2E_UPGRADES, or else as many as usual.
+// upgrades returns how many upgrades a test makes: LICTOR_E2E_UPGRADES, or else as many as usual.
 func upgrades(t testing.TB, usual int) int {
 	t.Helper()
 	text := os.Getenv("LICTOR_E2E_UPGRADES")
