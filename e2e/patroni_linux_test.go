@@ -35,21 +35,12 @@ func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 	l := runLictor(t, consulBlock(c)+cluster.Recipe(string(recipe), "0"))
 	writers := testpatroni.StartWriters("lictor", l.addr(t, "postgres").String(), 4)
 	defer writers.Stop()
-	working := func(since time.Time) {
-		t.Helper()
-		must(t, testproc.Poll(ctx, func() error {
-			if !writers.Working(since) {
-				return errors.New("not all writers write")
-			}
-			return nil
-		}))
-	}
-	working(time.Now())
+	awaitWriters(ctx, t, writers)
 
 	must(t, cluster.Switchover(ctx))
-	working(time.Now())
+	awaitWriters(ctx, t, writers)
 	must(t, cluster.AwaitHealthy(ctx)) // the old primary is a replica now, and would answer
-	working(time.Now())
+	awaitWriters(ctx, t, writers)
 	after := cluster.Leader(ctx)
 	if after == nil || after == before {
 		t.Error("the primary did not move")
@@ -58,7 +49,7 @@ func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: testpatroni.Scope + "/" + before.Name,
 		Name: testpatroni.Scope, Tags: []string{"primary"}, Address: before.Host, Port: int(before.Port())}))
 	l.awaitAnswer(t, "explain postgres", 0, before.Name, "/primary: status 503")
-	working(time.Now())
+	awaitWriters(ctx, t, writers)
 	must(t, cluster.Lost(ctx, writers))
 	if tally := writers.Tally(); tally.ReadOnly > 0 || tally.Lost > 0 || tally.Writes == 0 {
 		t.Errorf("%d writes, of which %d reached a replica, and %d are lost", tally.Writes, tally.ReadOnly, tally.Lost)
@@ -68,4 +59,16 @@ func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 			t.Errorf("%s is no primary, and has writers", m.Name)
 		}
 	}
+}
+
+// awaitWriters waits until each writer has written again.
+func awaitWriters(ctx context.Context, t testing.TB, w *testpatroni.Writers) {
+	t.Helper()
+	since := time.Now()
+	must(t, testproc.Poll(ctx, func() error {
+		if !w.Working(since) {
+			return errors.New("not all writers write")
+		}
+		return nil
+	}))
 }
