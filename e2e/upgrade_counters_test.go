@@ -74,8 +74,8 @@ func (d *did) figures() trafficFigures {
 	return trafficFigures{d.connections.Load(), d.failed.Load(), d.up.Load(), d.down.Load()}
 }
 
-// The counters of a service go on over upgrades. They include what earlier processes count after they were replaced, and
-// what processes have counted that have ended.
+// The counters of a service go on over upgrades. They include what earlier processes count after they were replaced,
+// and what processes have counted that have ended.
 func TestUpgradesKeepTheCounters(t *testing.T) {
 	t.Parallel()
 	d := found(t, service("web", endpoints(startEcho(t, "a"))))
