@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -139,64 +138,4 @@ func TestKernelPathNamesTheMissingRight(t *testing.T) {
 		defer func() { must(t, group.Leave()) }()
 		frozen(t, l.Process, func() { wantCounts(t, l.addr(t, "web"), map[string]int{"a": 3}) })
 	})
-}
-
-// Services and endpoints come and go under load. In the end Lictor has as many maps, programs, links and sockets open
-// as in the beginning.
-func TestKernelPathLeavesNothingBehind(t *testing.T) {
-	t.Parallel()
-	group, ok := kernelPath(t)
-	if !ok {
-		return
-	}
-	a, b, c := startEcho(t, "a"), startEcho(t, "b"), startEcho(t, "c")
-	web := freePort(t)
-	small := onPath(group, serviceAt("web", web, endpoints(a, b)))
-	large := small
-	for i := range 20 {
-		large += serviceAt(fmt.Sprint("web", i), freePort(t), endpoints(b, c))
-	}
-	large = strings.Replace(large, endpoints(a, b), endpoints(b, c), 1)
-	l := runLictor(t, small)
-	must(t, group.Enter())
-	clients := newCrowd(t)
-	for range 4 {
-		clients.add("connection", func(int) error { _, err := ask(t.Context(), web); return err })
-	}
-	before := map[string]int{}
-	for i := range 10 {
-		clients.getOn(10)
-		l.mustReload(t, large)
-		clients.getOn(10)
-		l.mustReload(t, small)
-		if i == 0 { // what is opened once is open
-			before = l.descriptors(t)
-		}
-	}
-	clients.end()
-	eventually(t, "as many descriptors as before", func() error {
-		if after := l.descriptors(t); !maps.Equal(after, before) {
-			return fmt.Errorf("%v, before %v", after, before)
-		}
-		return nil
-	})
-	if before["anon_inode:bpf-map"] == 0 || before["anon_inode:bpf_link"] == 0 {
-		t.Errorf("no maps or links among %v", before)
-	}
-	wantNothingAttached(t, group, l)
-}
-
-// descriptors counts the open descriptors of each kind.
-func (l *lictor) descriptors(t testing.TB) map[string]int {
-	t.Helper()
-	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", l.Pid()))
-	must(t, err)
-	kinds := map[string]int{}
-	for _, link := range links {
-		if to, err := os.Readlink(link); err == nil { // a connection of the admin API may have ended
-			kind, _, _ := strings.Cut(to, ":[") // socket:[4711]
-			kinds[kind]++
-		}
-	}
-	return kinds
 }
