@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // A hook is a program and where it belongs.
@@ -52,6 +53,10 @@ func attach(dir string, hooks []hook) (links []link.Link, err error) {
 	defer func() { _ = group.Close() }()
 	for _, h := range hooks {
 		l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(group.Fd()), Program: h.program, Attach: h.at})
+		if errors.Is(err, unix.E2BIG) {
+			return links, &Error{Reason: Full, Err: err, Detail: fmt.Sprintf("%s has as many eBPF programs (%v) as "+
+				"the kernel allows, 64; each old process of Lictor that still has connections has one", dir, h.at)}
+		}
 		if err != nil {
 			return links, diagnose(fmt.Sprintf("attach an eBPF program to %s (%v)", dir, h.at), err)
 		}

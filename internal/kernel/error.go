@@ -30,6 +30,6 @@ const (
 	PrivateRoot  Reason = "namespace"  // this process sees only a part of the cgroup2 hierarchy
 	NoSupport    Reason = "kernel"     // the kernel is too old, or lacks an option
 	TestFailed   Reason = "self-test"  // the programs are attached, but do not work
-	Full         Reason = "full"       // a map has no room left
+	Full         Reason = "full"       // a map, or the control group, has no room left
 	OtherSystem  Reason = "system"     // not Linux on amd64 or arm64
 )
