@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,7 +17,8 @@ import (
 // A cutter destroys sockets by what they store.
 type cutter struct {
 	objects cutterObjects
-	links   []*link.Iter
+	links   []*link.Iter // that destroy sockets
+	udp     *link.Iter   // that lists UDP sockets
 }
 
 // newCutter loads the programs. They use the maps of the path.
@@ -40,6 +42,10 @@ func newCutter(p *programObjects) (*cutter, error) {
 		}
 		c.links = append(c.links, l)
 	}
+	if c.udp, err = link.AttachIter(link.IterOptions{Program: c.objects.ListUdp}); err != nil {
+		c.close()
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -50,13 +56,7 @@ func (c *cutter) run() (int, error) {
 		return 0, err
 	}
 	for _, l := range c.links {
-		r, err := l.Open()
-		if err != nil {
-			return 0, err
-		}
-		_, err = io.Copy(io.Discard, r)
-		_ = r.Close()
-		if err != nil {
+		if err := iterate(l, io.Discard); err != nil {
 			return 0, err
 		}
 	}
@@ -64,7 +64,20 @@ func (c *cutter) run() (int, error) {
 	return int(after - before), err
 }
 
+// iterate runs a program for all sockets, and copies what it writes.
+func iterate(l *link.Iter, to io.Writer) error {
+	r, err := l.Open()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, r)
+	return errors.Join(err, r.Close())
+}
+
 func (c *cutter) close() {
+	if c.udp != nil {
+		_ = c.udp.Close()
+	}
 	for _, l := range c.links {
 		_ = l.Close()
 	}

@@ -84,6 +84,13 @@ type cutterSession struct {
 	Endpoint   uint32
 	Generation uint32
 	Used       uint64
+	Began      uint64
+	User       struct {
+		_    structs.HostLayout
+		Pid  uint32
+		Zero uint32
+		Name [16]int8
+	}
 }
 
 type cutterSessionKey struct {
@@ -109,6 +116,12 @@ type cutterSocket struct {
 	GaveUp      bool
 	Reported    bool
 	Zero        [5]uint8
+	User        struct {
+		_    structs.HostLayout
+		Pid  uint32
+		Zero uint32
+		Name [16]int8
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -126,12 +139,14 @@ const (
 	cutterMapSockets        = "sockets"
 	cutterProgCutTcp        = "cut_tcp"
 	cutterProgCutUdp        = "cut_udp"
+	cutterProgListUdp       = "list_udp"
 	cutterVarDestroyed      = "destroyed"
 	cutterVarEventType      = "event_type"
 	cutterVarExactPorts     = "exact_ports"
 	cutterVarNetnsCookie    = "netns_cookie"
 	cutterVarOwnTgid        = "own_tgid"
 	cutterVarProbeCookie    = "probe_cookie"
+	cutterVarProgressType   = "progress_type"
 	cutterVarReadsSock      = "reads_sock"
 	cutterVarTcpPorts       = "tcp_ports"
 	cutterVarUdpPorts       = "udp_ports"
@@ -180,8 +195,9 @@ type cutterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type cutterProgramSpecs struct {
-	CutTcp *ebpf.ProgramSpec `ebpf:"cut_tcp"`
-	CutUdp *ebpf.ProgramSpec `ebpf:"cut_udp"`
+	CutTcp  *ebpf.ProgramSpec `ebpf:"cut_tcp"`
+	CutUdp  *ebpf.ProgramSpec `ebpf:"cut_udp"`
+	ListUdp *ebpf.ProgramSpec `ebpf:"list_udp"`
 }
 
 // cutterMapSpecs contains maps before they are loaded into the kernel.
@@ -209,6 +225,7 @@ type cutterVariableSpecs struct {
 	NetnsCookie   *ebpf.VariableSpec `ebpf:"netns_cookie"`
 	OwnTgid       *ebpf.VariableSpec `ebpf:"own_tgid"`
 	ProbeCookie   *ebpf.VariableSpec `ebpf:"probe_cookie"`
+	ProgressType  *ebpf.VariableSpec `ebpf:"progress_type"`
 	ReadsSock     *ebpf.VariableSpec `ebpf:"reads_sock"`
 	TcpPorts      *ebpf.VariableSpec `ebpf:"tcp_ports"`
 	UdpPorts      *ebpf.VariableSpec `ebpf:"udp_ports"`
@@ -270,6 +287,7 @@ type cutterVariables struct {
 	NetnsCookie   *ebpf.Variable `ebpf:"netns_cookie"`
 	OwnTgid       *ebpf.Variable `ebpf:"own_tgid"`
 	ProbeCookie   *ebpf.Variable `ebpf:"probe_cookie"`
+	ProgressType  *ebpf.Variable `ebpf:"progress_type"`
 	ReadsSock     *ebpf.Variable `ebpf:"reads_sock"`
 	TcpPorts      *ebpf.Variable `ebpf:"tcp_ports"`
 	UdpPorts      *ebpf.Variable `ebpf:"udp_ports"`
@@ -280,14 +298,16 @@ type cutterVariables struct {
 //
 // It can be passed to loadCutterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type cutterPrograms struct {
-	CutTcp *ebpf.Program `ebpf:"cut_tcp"`
-	CutUdp *ebpf.Program `ebpf:"cut_udp"`
+	CutTcp  *ebpf.Program `ebpf:"cut_tcp"`
+	CutUdp  *ebpf.Program `ebpf:"cut_udp"`
+	ListUdp *ebpf.Program `ebpf:"list_udp"`
 }
 
 func (p *cutterPrograms) Close() error {
 	return _CutterClose(
 		p.CutTcp,
 		p.CutUdp,
+		p.ListUdp,
 	)
 }
 

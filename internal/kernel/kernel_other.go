@@ -2,6 +2,8 @@
 
 package kernel
 
+import "context"
+
 // A Path exists only on Linux.
 type Path struct{}
 
@@ -23,6 +25,9 @@ func (*Path) Remove(string) error { return nil }
 
 // Counters returns zeros.
 func (*Path) Counters(string) (Counters, []EndpointCounters) { return Counters{}, nil }
+
+// Sockets returns an Error.
+func (*Path) Sockets(context.Context) ([]Socket, error) { return nil, unsupported() }
 
 // Cut returns an Error.
 func (*Path) Cut(string, []uint64) (int, error) { return 0, unsupported() }

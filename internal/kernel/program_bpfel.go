@@ -60,6 +60,22 @@ type programListener struct {
 	Zero     uint8
 }
 
+type programProcess struct {
+	_    structs.HostLayout
+	Pid  uint32
+	Zero uint32
+	Name [16]int8
+}
+
+type programProgress uint32
+
+const (
+	programProgressCHOSEN     programProgress = 1
+	programProgressCONNECTING programProgress = 2
+	programProgressCONNECTED  programProgress = 3
+	programProgressENDED      programProgress = 4
+)
+
 type programReply struct {
 	_       structs.HostLayout
 	Asked   programAddress
@@ -94,6 +110,8 @@ type programSession struct {
 	Endpoint   uint32
 	Generation uint32
 	Used       uint64
+	Began      uint64
+	User       programProcess
 }
 
 type programSessionKey struct {
@@ -119,6 +137,7 @@ type programSocket struct {
 	GaveUp      bool
 	Reported    bool
 	Zero        [5]uint8
+	User        programProcess
 }
 
 // Names of all BPF objects in the ELF.
@@ -148,6 +167,7 @@ const (
 	programVarNetnsCookie    = "netns_cookie"
 	programVarOwnTgid        = "own_tgid"
 	programVarProbeCookie    = "probe_cookie"
+	programVarProgressType   = "progress_type"
 	programVarReadsSock      = "reads_sock"
 	programVarTcpPorts       = "tcp_ports"
 	programVarUdpPorts       = "udp_ports"
@@ -231,6 +251,7 @@ type programVariableSpecs struct {
 	NetnsCookie   *ebpf.VariableSpec `ebpf:"netns_cookie"`
 	OwnTgid       *ebpf.VariableSpec `ebpf:"own_tgid"`
 	ProbeCookie   *ebpf.VariableSpec `ebpf:"probe_cookie"`
+	ProgressType  *ebpf.VariableSpec `ebpf:"progress_type"`
 	ReadsSock     *ebpf.VariableSpec `ebpf:"reads_sock"`
 	TcpPorts      *ebpf.VariableSpec `ebpf:"tcp_ports"`
 	UdpPorts      *ebpf.VariableSpec `ebpf:"udp_ports"`
@@ -291,6 +312,7 @@ type programVariables struct {
 	NetnsCookie   *ebpf.Variable `ebpf:"netns_cookie"`
 	OwnTgid       *ebpf.Variable `ebpf:"own_tgid"`
 	ProbeCookie   *ebpf.Variable `ebpf:"probe_cookie"`
+	ProgressType  *ebpf.Variable `ebpf:"progress_type"`
 	ReadsSock     *ebpf.Variable `ebpf:"reads_sock"`
 	TcpPorts      *ebpf.Variable `ebpf:"tcp_ports"`
 	UdpPorts      *ebpf.Variable `ebpf:"udp_ports"`

@@ -167,6 +167,14 @@ static __always_inline bool is_client(struct bpf_sock_addr *ctx)
 	return tgid != own_tgid;
 }
 
+// note_user notes the calling process. The kernel tells its name only with CAP_PERFMON.
+static __always_inline void note_user(struct process *p)
+{
+	p->pid = bpf_get_current_pid_tgid() >> 32;
+	if (reads_sock)
+		bpf_get_current_comm(p->name, sizeof(p->name));
+}
+
 // asked_for returns the address in the form in which listeners have it: connecting to the unspecified address connects to
 // a loopback address.
 static __always_inline struct address asked_for(struct address a)

@@ -118,6 +118,14 @@ enum progress {
 	CONNECTED,
 	ENDED,
 };
+const enum progress *progress_type __attribute__((unused)); // bpf2go declares only types that a variable has
+
+// A process is the one that has connected a socket, or sent the first datagram of a session. It may pass the socket on.
+struct process {
+	__u32 pid;
+	__u32 zero;
+	char name[16]; // of its thread
+};
 
 // A socket is what a client's socket stores: where its user wanted to connect, and where it was sent.
 struct socket {
@@ -129,12 +137,13 @@ struct socket {
 	__u32 generation; // of the endpoint
 	__u32 progress;
 	__u64 timeout;	// see struct service
-	__u64 started;	// time of the first SYN
+	__u64 started;	// time of the connect(2), and then of the first SYN
 	__u64 received; // bytes received before the peer had acknowledged our FIN
 	bool fin_received;
 	bool gave_up;  // the kernel sends no further SYN
 	bool reported; // counted as timed out
 	__u8 zero[5];  // without CAP_PERFMON, a program must not read padding
+	struct process user;
 };
 
 struct {
@@ -154,7 +163,9 @@ struct session_key {
 struct session {
 	__u32 endpoint;
 	__u32 generation;
-	__u64 used; // time of the last datagram
+	__u64 used;  // time of the last datagram
+	__u64 began; // time of the first one
+	struct process user;
 };
 
 struct {
@@ -199,7 +210,7 @@ struct event {
 	__u32 kind;
 	__u32 zero;
 };
-const struct event *event_type __attribute__((unused)); // bpf2go declares only types that a variable has
+const struct event *event_type __attribute__((unused)); // see progress_type
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -220,7 +231,7 @@ __u64 netns_cookie; // only sockets of this network namespace are considered
 __u32 own_tgid;	    // sockets of this process are not
 __u64 probe_cookie; // except this one: the probe's connection sets own_tgid
 
-// Whether the programs may read the kernel's struct sock, for which they need CAP_PERFMON.
+// Whether the programs may read the kernel's struct sock, and the names of processes, for which they need CAP_PERFMON.
 const volatile bool reads_sock;
 
 #endif

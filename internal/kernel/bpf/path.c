@@ -53,6 +53,8 @@ static __always_inline struct socket *redirect(struct bpf_sock_addr *ctx, bool i
 	if (!stored)
 		return NULL;
 	*stored = chosen;
+	stored->started = bpf_ktime_get_ns();
+	note_user(&stored->user);
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &chosen.endpoint);
 	if (endpoint) {
 		__sync_fetch_and_add(&endpoint->counters.picks, 1);

@@ -31,10 +31,11 @@ static __always_inline bool resume(struct session *session, __u64 timeout, __u64
 // begin_session remembers the chosen endpoint for further datagrams, and the listener for replies.
 static __always_inline bool begin_session(struct bpf_sock_addr *ctx, struct session_key *key, __u64 now, struct socket *s)
 {
-	struct session session = {.endpoint = s->endpoint, .generation = s->generation, .used = now};
+	struct session session = {.endpoint = s->endpoint, .generation = s->generation, .used = now, .began = now};
 	struct reply_key from = {.cookie = key->cookie, .from = s->chosen, .port = s->chosen_port};
 	struct reply reply = {.asked = s->asked, .port = s->asked_port, .service = key->service};
 
+	note_user(&session.user);
 	// What is stored with the socket says that it may get replies.
 	if (!bpf_sk_storage_get(&sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) ||
 	    bpf_map_update_elem(&replies, &from, &reply, BPF_ANY) ||

@@ -1,0 +1,285 @@
+//go:build amd64 || arm64
+
+package kernel
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// sessionsAtOnce is how many sessions are read in one system call.
+const sessionsAtOnce = 4096
+
+// Sockets returns the sockets of clients that this Path has sent to endpoints, sorted by ID and service. They exclude
+// sockets of services that were removed, and sockets that have ended. Traffic does not wait for Sockets. Its cost grows
+// with the number of sockets that are connected to the ports of endpoints, or, if the endpoints have over 64 different
+// ports, with the number of all sockets in the network namespace.
+func (p *Path) Sockets(ctx context.Context) ([]Socket, error) {
+	all, err := p.readSockets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now, err := monotonic()
+	if err != nil {
+		return nil, err
+	}
+	l := socketLister{Path: p, now: now}
+	if l.sessions, err = p.readSessions(all); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.table == nil {
+		return nil, os.ErrClosed
+	}
+	for _, s := range all {
+		l.add(s)
+	}
+	slices.SortFunc(l.found, func(a, b Socket) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Service, b.Service))
+	})
+	return l.found, nil
+}
+
+// readSockets returns sockets that are connected to the ports of endpoints, and UDP sockets that are not connected.
+func (p *Path) readSockets(ctx context.Context) (all []*diagSocket, err error) {
+	d, err := openSockDiag()
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		m, ports, err := p.storages(protocol)
+		if err != nil {
+			return nil, err
+		}
+		if m == nil {
+			continue
+		}
+		err = d.list(ctx, protocol, ports, m.FD(), func(s *diagSocket) {
+			if s.stores || protocol == unix.IPPROTO_UDP {
+				all = append(all, s)
+			}
+		})
+		_ = m.Close()
+		if err == nil && protocol == unix.IPPROTO_UDP {
+			err = p.readStoredUDP(all)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list sockets on the kernel path: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// readStoredUDP adds to UDP sockets what they store for the programs.
+func (p *Path) readStoredUDP(all []*diagSocket) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.table == nil {
+		return os.ErrClosed
+	}
+	if p.cutter == nil { // then connected sockets are not on the path
+		return nil
+	}
+	var b bytes.Buffer
+	if err := iterate(p.cutter.udp, &b); err != nil {
+		return err
+	}
+	type listed struct {
+		cookie uint64
+		stored programSocket
+	}
+	stored := map[uint64]programSocket{}
+	for size := int(unsafe.Sizeof(listed{})); b.Len() >= size; {
+		one := valueOf[listed](b.Next(size))
+		stored[one.cookie] = one.stored
+	}
+	for _, s := range all {
+		if s.protocol == unix.IPPROTO_UDP {
+			s.stored, s.stores = stored[s.cookie()]
+		}
+	}
+	return nil
+}
+
+// storages returns another descriptor of the map of what sockets store, and the ports of endpoints. The map is nil if
+// there are no services of the protocol.
+func (p *Path) storages(protocol uint8) (m *ebpf.Map, ports []uint16, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.table == nil {
+		return nil, nil, os.ErrClosed
+	}
+	udp := protocol == unix.IPPROTO_UDP
+	for _, o := range p.table.owners {
+		if o.service.udp == udp {
+			ports = append(ports, o.place.addr.Port())
+		}
+	}
+	if len(ports) == 0 {
+		return nil, nil, nil
+	}
+	if udp {
+		ports = append(ports, 0) // sockets that are not connected
+	}
+	slices.Sort(ports)
+	m, err = p.objects.Sockets.Clone()
+	return m, slices.Compact(ports), err
+}
+
+// A pairing is a session with its key.
+type pairing struct {
+	programSessionKey
+	programSession
+}
+
+// readSessions returns the sessions of UDP sockets, by socket.
+func (p *Path) readSessions(sockets []*diagSocket) (map[uint64][]pairing, error) {
+	udp := func(s *diagSocket) bool { return s.protocol == unix.IPPROTO_UDP }
+	if !slices.ContainsFunc(sockets, udp) {
+		return nil, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.table == nil {
+		return nil, os.ErrClosed
+	}
+	all := map[uint64][]pairing{}
+	keys, values := make([]programSessionKey, sessionsAtOnce), make([]programSession, sessionsAtOnce)
+	for cursor := new(ebpf.MapBatchCursor); ; {
+		n, err := p.objects.Sessions.BatchLookup(cursor, keys, values, nil)
+		for i, key := range keys[:n] {
+			all[key.Cookie] = append(all[key.Cookie], pairing{key, values[i]})
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) { // these were the last
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read UDP sessions: %w", err)
+		}
+	}
+}
+
+// A socketLister makes Sockets of what was read. It is used with the mutex of the Path.
+type socketLister struct {
+	*Path
+	now      uint64 // nanoseconds, as the programs note times
+	sessions map[uint64][]pairing
+	found    []Socket
+}
+
+func (l *socketLister) add(s *diagSocket) {
+	one := Socket{ID: s.cookie(), UDP: s.protocol == unix.IPPROTO_UDP, Client: s.local(), State: SocketOpen}
+	if one.UDP {
+		l.addSessions(one)
+	}
+	owner, ok := l.owner(s.stored.Endpoint, s.stored.Generation)
+	if !ok || !s.isSent() {
+		return
+	}
+	one.setUser(&s.stored.User)
+	one.Service, one.Key = owner.service.name, owner.place.key
+	one.Listener, one.Endpoint = addrPortOf(s.stored.Asked, s.stored.AskedPort), s.peer()
+	one.Age = l.since(s.stored.Started)
+	if !one.UDP {
+		one.describeTCP(s)
+	}
+	l.found = append(l.found, one)
+}
+
+// isSent reports whether the socket is still connected to the endpoint to which the programs sent it. A socket that its
+// client has connected again elsewhere still stores the endpoint.
+func (s *diagSocket) isSent() bool {
+	return s.stores && programProgress(s.stored.Progress) != programProgressENDED &&
+		s.peer() == addrPortOf(s.stored.Chosen, s.stored.ChosenPort)
+}
+
+// owner returns what an index of endpoints belongs to, unless it was given to another endpoint since.
+func (l *socketLister) owner(index, generation uint32) (owner, bool) {
+	o, ok := l.table.owners[index]
+	return o, ok && l.table.endpoints[index].Generation == generation
+}
+
+// addSessions adds the sessions of a UDP socket. A session whose endpoint has left, or that was
+// idle for too long, is over: the next datagram begins another one.
+func (l *socketLister) addSessions(one Socket) {
+	for _, x := range l.sessions[one.ID] {
+		owner, ok := l.owner(x.Endpoint, x.Generation)
+		if !ok || atomic.LoadUint32(&l.table.endpoints[x.Endpoint].Left) != 0 {
+			continue
+		}
+		timeout := atomic.LoadUint64(&l.table.services[x.Service].Timeout)
+		one.Age, one.Idle = l.since(x.Began), l.since(x.Used)
+		if timeout > 0 && one.Idle >= time.Duration(timeout) {
+			continue
+		}
+		one.Service, one.Key, one.Endpoint = owner.service.name, owner.place.key, owner.place.addr
+		one.setUser(&x.User)
+		key := programReplyKey{Cookie: x.Cookie, From: addressOf(owner.place.addr.Addr()),
+			Port: portOf(owner.place.addr.Port())}
+		var reply programReply
+		if l.objects.Replies.Lookup(&key, &reply) == nil {
+			one.Listener = addrPortOf(reply.Asked, reply.Port)
+		}
+		l.found = append(l.found, one)
+	}
+}
+
+// describeTCP adds what the kernel knows of a TCP socket. Its figures of bytes include SYN and FIN.
+func (one *Socket) describeTCP(s *diagSocket) {
+	fins := struct{ acknowledged, received uint64 }{}
+	switch s.State {
+	case unix.BPF_TCP_SYN_SENT:
+		one.State, one.Idle = SocketConnecting, one.Age
+		return
+	case unix.BPF_TCP_FIN_WAIT1:
+		one.State = SocketHalfClosed
+	case unix.BPF_TCP_FIN_WAIT2:
+		one.State, fins.acknowledged = SocketHalfClosed, 1
+	case unix.BPF_TCP_CLOSE_WAIT:
+		one.State, fins.received = SocketHalfClosed, 1
+	case unix.BPF_TCP_LAST_ACK, unix.BPF_TCP_CLOSING:
+		one.State, fins.received = SocketClosing, 1
+	}
+	i := &s.info
+	one.Sent = i.Bytes_acked - min(i.Bytes_acked, 1+fins.acknowledged)
+	one.Received = i.Bytes_received - min(i.Bytes_received, fins.received)
+	idle := time.Duration(min(i.Last_data_sent, i.Last_data_recv)) * time.Millisecond
+	one.Idle = min(idle, one.Age)
+}
+
+// since returns the time since the programs noted a time. It is at least a nanosecond.
+func (l *socketLister) since(noted uint64) time.Duration {
+	return time.Duration(max(int64(l.now-noted), 1))
+}
+
+// monotonic returns the time as the programs note it, in nanoseconds.
+func monotonic() (uint64, error) {
+	var now unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return uint64(now.Nano()), os.NewSyscallError("clock_gettime", err)
+}
+
+func (one *Socket) setUser(p *programProcess) {
+	name, _, _ := bytes.Cut(bytesOf(&p.Name), []byte{0})
+	one.PID, one.Program = p.Pid, string(name)
+}
+
+// addrPortOf is the inverse of addressOf and portOf.
+func addrPortOf(a programAddress, port uint16) netip.AddrPort {
+	ip := netip.AddrFrom16([16]byte(bytesOf(&a.Words))).Unmap()
+	return netip.AddrPortFrom(ip, portOf(port))
+}
