@@ -56,6 +56,10 @@ func (c *connectionsCommand) Help() string {
   client's certificate, or else the name that the client asked for, or else the
   version of TLS.
 
+  If clients on this host use the kernel path, PATH says which connections are
+  on it, and PROGRAM has the program that connected and its process ID. UP and
+  DOWN of UDP on the kernel path are not known.
+
   If the terminal or $COLUMNS is too narrow, columns are left out and long names
   are shortened.
 
@@ -191,11 +195,15 @@ func writeConnections(w io.Writer, all []admin.Connection) error {
 		return err
 	}
 	secure := slices.ContainsFunc(all, func(c admin.Connection) bool { return c.TLS != nil })
+	kernel := slices.ContainsFunc(all, onKernelPath)
 	t := &table{gap: 2, columns: []column{
 		{title: "SERVICE", cut: middle}, {title: "PROTO", drop: 3}, {title: "CLIENT"}, {title: "ENDPOINT", cut: middle},
 		{title: "ADDRESS", drop: 1}, {title: "STATE", drop: 2}, {title: "AGE", align: right},
 		{title: "IDLE", align: right}, {title: "UP", align: right}, {title: "DOWN", align: right},
 	}}
+	if kernel {
+		t.columns = append(t.columns, column{title: "PATH", drop: 5}, column{title: "PROGRAM", cut: end, drop: 4})
+	}
 	if secure {
 		t.columns = append(t.columns, column{title: "TLS", cut: middle, drop: 4})
 	}
@@ -203,14 +211,49 @@ func writeConnections(w io.Writer, all []admin.Connection) error {
 		c := &all[i]
 		cells := []string{visible.Text(c.Service), visible.Text(c.Protocol), visible.Text(c.Client),
 			visible.Text(orDash(c.Endpoint)), visible.Text(orDash(c.Address)),
-			visible.Text(strings.ReplaceAll(c.State, "_", "-")), brief(seconds(c.Age)), brief(seconds(c.Idle)),
-			size(float64(c.BytesUp)), size(float64(c.BytesDown))}
+			visible.Text(strings.ReplaceAll(c.State, "_", "-")), brief(seconds(c.Age))}
+		cells = append(cells, trafficOf(c)...)
+		if kernel {
+			cells = append(cells, pathOf(c), visible.Text(programOf(c)))
+		}
 		if secure {
 			cells = append(cells, visible.Text(peerName(c.TLS)))
 		}
 		t.add(cells...)
 	}
 	return t.write(w)
+}
+
+func onKernelPath(c admin.Connection) bool { return c.Path == admin.PathKernel }
+
+// trafficOf returns the cells IDLE, UP and DOWN. Of UDP on the kernel path the bytes are not known, and if the socket
+// is connected, the idle time is not known either.
+func trafficOf(c *admin.Connection) []string {
+	idle, up, down := brief(seconds(c.Idle)), size(float64(c.BytesUp)), size(float64(c.BytesDown))
+	if onKernelPath(*c) && c.Protocol == "udp" {
+		if up, down = "-", "-"; c.Idle == 0 {
+			idle = "-"
+		}
+	}
+	return []string{idle, up, down}
+}
+
+func pathOf(c *admin.Connection) string {
+	if onKernelPath(*c) {
+		return admin.PathKernel
+	}
+	return "lictor"
+}
+
+// programOf names the program that has connected, if that is known.
+func programOf(c *admin.Connection) string {
+	switch {
+	case c.PID == 0:
+		return "-"
+	case c.Program == "":
+		return fmt.Sprint(c.PID)
+	}
+	return fmt.Sprintf("%s (%d)", c.Program, c.PID)
 }
 
 // peerName describes a client that speaks TLS in a word or two: its SPIFFE ID, or else the subject of its certificate,

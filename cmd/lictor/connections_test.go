@@ -171,3 +171,31 @@ func TestTLSOfConnections(t *testing.T) {
 		}
 	}
 }
+
+// The table says which path a connection is on, and which program has it, only if one is on the kernel path.
+func TestConnectionsOnTheKernelPath(t *testing.T) {
+	t.Parallel()
+	all := []admin.Connection{{Service: "web", Protocol: "tcp", Client: "a", State: "open", Age: 2}}
+	var plain, both strings.Builder
+	if err := writeConnections(&plain, all); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(plain.String(), "PATH") {
+		t.Errorf("got\n%s", plain.String())
+	}
+	onPath := admin.Connection{Service: "web", Protocol: "tcp", Client: "b", State: "open", Age: 2, Idle: 1, BytesUp: 3,
+		Path: admin.PathKernel, PID: 12, Program: "ps\x1bql"}
+	udp := admin.Connection{Service: "dns", Protocol: "udp", Client: "c", State: "open", Age: 2,
+		Path: admin.PathKernel, PID: 13}
+	session := udp
+	session.Client, session.Idle, session.PID = "d", 1, 0
+	if err := writeConnections(&both, append(all, onPath, udp, session)); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, both.String(), `SERVICE  PROTO  CLIENT  ENDPOINT  ADDRESS  STATE  AGE  IDLE   UP  DOWN  PATH    PROGRAM
+web      tcp    a       -         -        open    2s   0ms  0 B   0 B  lictor  -
+web      tcp    b       -         -        open    2s    1s  3 B   0 B  kernel  ps`+"\ufffd"+`ql (12)
+dns      udp    c       -         -        open    2s     -    -     -  kernel  13
+dns      udp    d       -         -        open    2s    1s    -     -  kernel  -
+`)
+}

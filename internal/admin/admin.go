@@ -118,6 +118,7 @@ type Server struct {
 	walks   *answers // answers that visit all event loops
 	queries *answers // answers that query Consul
 	scrapes *scrapes
+	kernel  kernelLister
 
 	naming chan struct{} // has an element while the name of a user is looked up
 
@@ -151,6 +152,7 @@ func New(o Options) *Server {
 		work:    newAnswers(1, o.times.turn),
 		walks:   newAnswers(1, o.times.turn),
 		queries: newAnswers(4, o.times.turn),
+		kernel:  kernelLister{read: o.State.KernelConnections},
 		naming:  make(chan struct{}, 1),
 		fronts:  map[net.Listener]*front{},
 	}

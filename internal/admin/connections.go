@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net/http"
@@ -21,6 +22,12 @@ type Connection struct {
 	Endpoint string `json:"endpoint,omitempty"`
 	Address  string `json:"address,omitempty"`
 	TLS      *TLS   `json:"tls,omitempty"`
+
+	// Of connections on the kernel path only.
+	Path    string `json:"path,omitempty"`    // PathKernel
+	PID     uint32 `json:"pid,omitempty"`     // of the process that connected
+	Program string `json:"program,omitempty"` // its name
+	ID      uint64 `json:"-"`                 // of its socket; UDP sessions of one socket have the same
 
 	Age           float64 `json:"age_seconds"`
 	Idle          float64 `json:"idle_seconds"`
@@ -67,17 +74,42 @@ func (s *Server) getConnections(w http.ResponseWriter, r *http.Request) {
 	}
 	q := proxy.ConnectionQuery{Service: r.FormValue("service"), Endpoint: r.FormValue("endpoint"),
 		After: r.FormValue("after"), Limit: int(limit)}
-	page, next, err := s.o.State.Proxier.Connections(r.Context(), q)
-	switch {
-	case err != nil:
-		refuse(w, http.StatusBadRequest, err)
+	page, next, code, err := s.connections(r.Context(), q)
+	if err != nil {
+		refuse(w, code, err)
 		return
 	}
-	answer := ConnectionsAnswer{Now: time.Now(), Connections: make([]Connection, 0, len(page)), Next: next}
-	for i := range page {
-		answer.Connections = append(answer.Connections, connectionOf(&page[i]))
+	reply(w, ConnectionsAnswer{Now: time.Now(), Connections: page, Next: next})
+}
+
+// connections returns one page of the connections of both paths: first those that Lictor forwards, and then those on
+// the kernel path. If there is an error, code is the status of the answer.
+func (s *Server) connections(
+	ctx context.Context, q proxy.ConnectionQuery,
+) (page []Connection, next string, code int, err error) {
+	from, onKernel, err := parseKernelPlace(q.After)
+	if err != nil {
+		return nil, "", http.StatusBadRequest, err
 	}
-	reply(w, answer)
+	page = []Connection{}
+	if !onKernel {
+		forwarded, next, err := s.o.State.Proxier.Connections(ctx, q)
+		if err != nil {
+			return nil, "", http.StatusBadRequest, err
+		}
+		for i := range forwarded {
+			page = append(page, connectionOf(&forwarded[i]))
+		}
+		if next != "" {
+			return page, next, 0, nil
+		}
+	}
+	q.Limit -= len(page)
+	more, next, err := s.kernel.page(ctx, from, q)
+	if err != nil {
+		return nil, "", http.StatusInternalServerError, err
+	}
+	return append(page, more...), next, 0, nil
 }
 
 func connectionOf(c *proxy.Connection) Connection {

@@ -73,6 +73,10 @@ type State struct {
 	// for the kernel path.
 	Paths func() map[string]Path
 
+	// KernelConnections returns the connections on the kernel path, sorted by ID and service. A nil KernelConnections
+	// means that there are none.
+	KernelConnections func(context.Context) ([]Connection, error)
+
 	// Access says whether a service of the mesh may use another one, and returns the names of the services that dial
 	// the destination as the source. A nil Access means that nothing is known of the mesh.
 	Access func(ctx context.Context, source, destination string) (e ExplainedAccess, services []string)

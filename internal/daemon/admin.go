@@ -85,6 +85,8 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Mesh:         d.identities,
 			Paths:        d.kernel.shown,
 			Access:       d.explainAccess,
+
+			KernelConnections: d.kernel.connections,
 		},
 		Events:          d.events,
 		Logger:          d.log,

@@ -22,6 +22,7 @@ type kernelPath interface {
 	Set(s kernel.Service) error
 	Remove(service string) error
 	Counters(service string) (kernel.Counters, []kernel.EndpointCounters)
+	Sockets(ctx context.Context) ([]kernel.Socket, error)
 	Cut(service string, keys []uint64) (int, error)
 	Yield() error
 	Close() error

@@ -1,8 +1,13 @@
 package daemon
 
 import (
+	"context"
+	"errors"
+	"os"
+
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/kernel"
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // shown returns for each service which path it is on, as the API shows it. The result is nil if no service has asked
@@ -95,4 +100,60 @@ func (k *kernelKeeper) totals() map[string]kernelTotals {
 		}
 	}
 	return all
+}
+
+// connections returns the connections on the kernel path, as the API shows them.
+func (k *kernelKeeper) connections(ctx context.Context) ([]admin.Connection, error) {
+	k.mu.Lock()
+	path := k.path
+	k.mu.Unlock()
+	if path == nil {
+		return nil, nil
+	}
+	all, err := path.Sockets(ctx)
+	if errors.Is(err, os.ErrClosed) { // a reload has closed it
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	shown := make([]admin.Connection, 0, len(all))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range all {
+		c := kernelConnection(&all[i])
+		if s := k.services[all[i].Service]; s != nil && s.known[all[i].Key] != nil {
+			m := s.known[all[i].Key]
+			c.Endpoint, c.Address = m.ID, m.Address()
+		}
+		shown = append(shown, c)
+	}
+	return shown, nil
+}
+
+// kernelConnection returns a connection on the kernel path, without the ID of its endpoint. The endpoint sees the
+// address of the client's socket.
+func kernelConnection(s *kernel.Socket) admin.Connection {
+	protocol := proxy.TCP
+	if s.UDP {
+		protocol = proxy.UDP
+	}
+	return admin.Connection{
+		Path: admin.PathKernel, ID: s.ID, PID: s.PID, Program: s.Program,
+		Service: s.Service, Protocol: protocol.String(), State: string(kernelState(s.State)),
+		Client: s.Client.String(), Listener: s.Listener.String(), From: s.Client.String(), Address: s.Endpoint.String(),
+		Age: s.Age.Seconds(), Idle: s.Idle.Seconds(), BytesUp: int64(s.Sent), BytesDown: int64(s.Received),
+	}
+}
+
+func kernelState(s kernel.SocketState) proxy.ConnectionState {
+	switch s {
+	case kernel.SocketConnecting:
+		return proxy.ConnectionConnecting
+	case kernel.SocketHalfClosed:
+		return proxy.ConnectionHalfClosed
+	case kernel.SocketClosing:
+		return proxy.ConnectionClosing
+	}
+	return proxy.ConnectionOpen
 }

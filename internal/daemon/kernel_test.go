@@ -36,6 +36,9 @@ type noteKernel struct {
 	cannotCut       error // what Cut returns
 	changedProtocol bool  // a service changed its protocol, which is not allowed
 	left            []kernel.EndpointCounters
+
+	sockets    []kernel.Socket // what Sockets returns
+	cannotList error
 }
 
 func (n *noteKernel) Set(s kernel.Service) error {
@@ -74,6 +77,12 @@ func (n *noteKernel) Counters(service string) (kernel.Counters, []kernel.Endpoin
 		each = append(each, kernel.EndpointCounters{Key: e.Key, Counters: kernel.Counters{Open: 1, Picks: 2}})
 	}
 	return n.counters, append(each, n.left...)
+}
+
+func (n *noteKernel) Sockets(context.Context) ([]kernel.Socket, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.sockets), n.cannotList
 }
 
 func (n *noteKernel) Cut(_ string, keys []uint64) (int, error) {
