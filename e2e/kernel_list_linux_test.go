@@ -90,4 +90,5 @@ func TestConnectionsOfBothPathsAreListed(t *testing.T) {
 		!strings.Contains(out, fmt.Sprintf("kernel  %s (%d)\n", got.Program, os.Getpid())) {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
+	l.awaitAnswer(t, "explain web", 0, fmt.Sprintf("\nkernel path: %d connections now, ", onPath))
 }

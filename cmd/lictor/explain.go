@@ -160,6 +160,9 @@ func writeExplanation(
 	if s.Path.Asks() {
 		fmt.Fprintf(w, "path: %s\n", visible.Text(s.Path.Text()))
 	}
+	if s.Kernel != nil {
+		fmt.Fprintf(w, "kernel path: %s\n", kernelText(s.Kernel))
+	}
 	if s.Near != nil {
 		fmt.Fprintln(w, visible.Text(s.Near.Text()))
 	}

@@ -241,7 +241,8 @@ func TestPathIsShown(t *testing.T) {
 	s.Kernel = &admin.KernelCounters{ConnectionsActive: 2, Connections: 5, DialsFailed: 1, Abandoned: 3}
 	f.answers["GET /v1/services/web"] = s
 	out, _ := lictor(t, exitOK, "explain", "-admin", f.address, "web")
-	want := "\npath: kernel, clients on this host connect straight to the endpoints\n"
+	want := "\npath: kernel, clients on this host connect straight to the endpoints\n" +
+		"kernel path: 2 connections now, 5 in total, 1 failed, 3 abandoned\n"
 	if !strings.Contains(out, want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}

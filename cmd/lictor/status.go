@@ -308,8 +308,7 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 		line("path", "%s", s.Path.Text())
 	}
 	if k := s.Kernel; k != nil {
-		line("kernel path", "%d connections now, %d in total, %d failed, %d abandoned", k.ConnectionsActive,
-			k.Connections, k.DialsFailed, k.Abandoned)
+		line("kernel path", "%s", kernelText(k))
 	}
 	if s.Waiting > 0 || s.EmptyUntil != nil {
 		line("queue", "%s", waitingText(s))
@@ -340,6 +339,12 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	}
 	fmt.Fprintln(w)
 	return writeEndpoints(w, now, s.Endpoints)
+}
+
+// kernelText says in words what the kernel path has counted for a service.
+func kernelText(k *admin.KernelCounters) string {
+	return fmt.Sprintf("%s now, %d in total, %d failed, %d abandoned",
+		config.Plural(int(k.ConnectionsActive), "connection"), k.Connections, k.DialsFailed, k.Abandoned)
 }
 
 // descriptorText says how many descriptors a service uses, how many are reserved for it, and how many it may have.
