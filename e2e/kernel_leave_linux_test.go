@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -46,14 +47,69 @@ func TestKernelPathCutsExactlyItsOwn(t *testing.T) {
 	c.register(t, "db", "a", at["a"], tags("replica"))
 	began := time.Now()
 	for _, one := range cuts {
-		must(t, one.SetReadDeadline(time.Now().Add(patience)))
-		if _, err := one.reader.ReadByte(); !errors.Is(err, syscall.ECONNABORTED) {
-			t.Fatalf("a connection to %s: got %v, want aborted", one.name, err)
-		}
+		wantCut(t, one)
 	}
 	t.Logf("%d connections were cut within %v", len(cuts), time.Since(began))
 	for _, one := range others {
 		one.mustEcho(t, "still there?")
 	}
 	wantCounts(t, l.addr(t, "cuts"), map[string]int{"b": 5})
+}
+
+// A drained instance has not left: connections to it stay, whatever on_leave says, and only new clients go elsewhere. A
+// socket that is connected over UDP ends, because it would send there for ever. If the instance leaves later, or
+// another one is put into maintenance, on_leave applies.
+func TestKernelPathDrains(t *testing.T) {
+	t.Parallel()
+	findConsul(t)
+	group, ok := kernelPath(t)
+	if !ok {
+		return
+	}
+	c := startConsul(t, testconsul.Options{})
+	for _, name := range []string{"a", "b", "c"} {
+		c.register(t, "web", name, startEcho(t, name).addr)
+		c.register(t, "dns", "dns-"+name, startUDP(t, name).addr)
+	}
+	l := runLictor(t, onPath(group, consulBlock(c), service("web", `on_leave = "cut"`, `consul { drop_hold = "0s" }`),
+		service("dns", udp)))
+	web, dns := l.addr(t, "web"), l.addr(t, "dns")
+	must(t, group.Enter())
+	awaitRotation(t, web, "a", "b", "c")
+	open := map[string]*client{}
+	frozen(t, l.Process, func() {
+		for range 3 {
+			one := mustConnect(t, web)
+			open[one.name] = one
+		}
+	})
+	connected := dialUDP(t, dns)
+	for connected.awaitAnswer(t, "a", "b", "c") != "a" {
+		connected = dialUDP(t, dns)
+	}
+	l.awaitAnswer(t, "drain test/dns-a", 0, "drained")
+	eventually(t, "the socket that is connected to a is ended", func() error {
+		if _, err := connected.exchange(who); !errors.Is(err, syscall.ECONNABORTED) &&
+			!errors.Is(err, syscall.EDESTADDRREQ) {
+			return fmt.Errorf("got %v", err)
+		}
+		return nil
+	})
+	l.awaitAnswer(t, "drain test/a", 0, "drained")
+	awaitRotation(t, web, "b", "c")
+	must(t, c.api.Agent().EnableServiceMaintenance("b", "new disk"))
+	wantCut(t, open["b"])
+	open["a"].mustEcho(t, "drained")
+	c.deregister(t, "a")
+	wantCut(t, open["a"])
+	open["c"].mustEcho(t, "the last one")
+}
+
+// wantCut waits until the kernel path has cut a connection.
+func wantCut(t testing.TB, c *client) {
+	t.Helper()
+	must(t, c.SetReadDeadline(time.Now().Add(patience)))
+	if _, err := c.reader.ReadByte(); !errors.Is(err, syscall.ECONNABORTED) {
+		t.Fatalf("a connection to %s: got %v, want aborted", c.name, err)
+	}
 }
