@@ -29,8 +29,8 @@ const (
 	// host whose processors are all busy, handshakes of a low priority take longer than their peers wait.
 	shakerNice = 14
 
-	// shakerSoon is how soon handshakes get a thread on a host that has processors to spare. If they have waited longer,
-	// the host is busy with other work, and a thread of a low priority would get almost nothing of it.
+	// shakerSoon is how soon handshakes get a thread on a host that has processors to spare. If they have waited for
+	// longer, the host is busy with other work, and a thread of a low priority would get almost nothing of it.
 	shakerSoon = 50 * time.Millisecond
 
 	// shakerLate is how long a handshake waits for a thread of a low priority before other threads begin the next

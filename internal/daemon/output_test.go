@@ -61,7 +61,8 @@ func TestOutputThatNobodyReads(t *testing.T) {
 				}
 			}
 			if reported != int(dropped) || len(lines)-reports != n-int(dropped) {
-				t.Errorf("got %d lines of %d, %d were dropped, and %d are reported", len(lines)-reports, n, dropped, reported)
+				t.Errorf("got %d lines of %d, %d were dropped, and %d are reported",
+					len(lines)-reports, n, dropped, reported)
 			}
 			last := lines[len(lines)-1]
 			var line map[string]any
