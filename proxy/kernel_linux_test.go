@@ -88,7 +88,7 @@ type kernelPath struct {
 // startKernelPath starts a process with a kernel path for the clients in the group. It ends with the test.
 func startKernelPath(t *testing.T, group *testcgroup.Group) *kernelPath {
 	t.Helper()
-	if err, _ := kernel.Probe(group.Name); err != nil {
+	if err := kernel.Probe(group.Name); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

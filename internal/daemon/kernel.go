@@ -24,6 +24,7 @@ type kernelPath interface {
 	Counters(service string) (kernel.Counters, []kernel.EndpointCounters)
 	Sockets(ctx context.Context) ([]kernel.Socket, error)
 	Cut(service string, keys []uint64) (int, error)
+	CanCut(udp bool) error
 	Yield() error
 	Close() error
 }
@@ -124,28 +125,35 @@ func (k *kernelKeeper) prepare(cfg *config.Config) (step, error) {
 // cutsNeeded returns an error if a service of cfg must be on the kernel path and has on_leave, and path cannot cut
 // connections.
 func cutsNeeded(cfg *config.Config, path kernelPath) error {
-	cannot := cannotCut(path)
-	needs := slices.ContainsFunc(cfg.Services, func(s config.Service) bool {
-		return s.KernelPath == config.KernelPathOn && needsCuts(&s)
-	})
-	if cannot == nil || !needs {
-		return nil
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
+		if s.KernelPath != config.KernelPathOn {
+			continue
+		}
+		if why := cannotCut(s, path); why != nil {
+			return fmt.Errorf("kernel_path: service %q: %w", s.Name, why)
+		}
 	}
-	return fmt.Errorf("kernel_path: on_leave: %w", cannot)
+	return nil
 }
 
-// needsCuts reports whether s can be on the kernel path only if that can cut connections.
-func needsCuts(s *config.Service) bool {
-	return s.OnLeave != (config.OnLeave{}) || s.Protocol == config.UDP
-}
-
-// cannotCut returns why path cannot cut connections, or nil if it can. With a nil path there are none to cut.
-func cannotCut(path kernelPath) error {
+// cannotCut returns why s must not be on path, because it needs that connections are cut and path cannot do it. A nil
+// path can.
+func cannotCut(s *config.Service, path kernelPath) error {
 	if path == nil {
 		return nil
 	}
-	_, err := path.Cut("", nil)
-	return err
+	switch {
+	case s.Protocol == config.UDP:
+		if err := path.CanCut(true); err != nil {
+			return fmt.Errorf("sockets that are connected to an endpoint that has left: %w", err)
+		}
+	case s.OnLeave != (config.OnLeave{}):
+		if err := path.CanCut(false); err != nil {
+			return fmt.Errorf("the service has on_leave: %w", err)
+		}
+	}
+	return nil
 }
 
 // setOpened stores the path that prepare has opened, and returns the one before.
@@ -171,7 +179,7 @@ func (k *kernelKeeper) commit(cfg *config.Config, path kernelPath, err error) {
 		return
 	}
 	former, before := k.path, k.services
-	next, off := kernelServices(cfg, listen, err, cannotCut(path))
+	next, off := kernelServices(cfg, listen, err, path)
 	k.asked, k.used = map[string]string{}, k.used || cfg.WantsKernelPath()
 	for i := range cfg.Services {
 		k.asked[cfg.Services[i].Name] = cfg.Services[i].KernelPath.String()
@@ -212,13 +220,14 @@ func (k *kernelKeeper) commit(cfg *config.Config, path kernelPath, err error) {
 }
 
 // kernelServices returns the services of cfg that are on the kernel path, and for the others why they are not. err says
-// why this host has no kernel path, and cannotCut why that cannot cut connections. Nil means that all is there.
+// why this host has no kernel path. With neither err nor path, the kernel path can do all.
 func kernelServices(
-	cfg *config.Config, listen map[string][]netip.AddrPort, err, cannotCut error,
+	cfg *config.Config, listen map[string][]netip.AddrPort, err error, path kernelPath,
 ) (on map[string]*kernelService, off map[string]string) {
 	on, off = map[string]*kernelService{}, cfg.OffKernelPath()
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
+		cannotCut := cannotCut(s, path)
 		switch {
 		case s.KernelPath == config.KernelPathOff:
 			off[s.Name] = "kernel_path is off"
@@ -226,10 +235,8 @@ func kernelServices(
 			off[s.Name] = "the service " + off[s.Name]
 		case err != nil:
 			off[s.Name] = err.Error()
-		case cannotCut != nil && s.OnLeave != (config.OnLeave{}):
-			off[s.Name] = "the service has on_leave: " + cannotCut.Error()
-		case cannotCut != nil && s.Protocol == config.UDP:
-			off[s.Name] = "sockets that are connected to an endpoint that has left: " + cannotCut.Error()
+		case cannotCut != nil:
+			off[s.Name] = cannotCut.Error()
 		default:
 			on[s.Name] = &kernelService{name: s.Name, listen: listen[s.Name], udp: s.Protocol == config.UDP,
 				idle: s.IdleTimeout, timeout: s.ConnectTimeout,

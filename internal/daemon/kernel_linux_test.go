@@ -44,7 +44,7 @@ func TestClientsOnTheKernelPath(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
 	}
-	if err, _ := kernel.Probe(""); err != nil {
+	if err := kernel.Probe(""); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	a, b := instance(t, "a"), instance(t, "b")
@@ -112,7 +112,7 @@ func TestNothingListensOnTheKernelPath(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
 	}
-	if err, _ := kernel.Probe(""); err != nil {
+	if err := kernel.Probe(""); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -139,7 +139,7 @@ func TestLeavingEndpointIsCutOnTheKernelPath(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
 	}
-	if err, _ := kernel.Probe(""); err != nil {
+	if err := kernel.Probe(""); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	a := at(instance(t, "a"))
@@ -168,12 +168,12 @@ func TestLeavingEndpointIsCutOnTheKernelPath(t *testing.T) {
 }
 
 // TestLookAtAKernelPathThatCannotCut checks what a look at this host says if this process could open the kernel path,
-// but not cut connections.
+// but not end the sockets of UDP clients.
 func TestLookAtAKernelPathThatCannotCut(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
 	}
-	if err, _ := kernel.Probe(""); err != nil {
+	if err := kernel.Probe(""); err != nil {
 		testproc.Cannot(t, "the kernel path cannot be opened", err)
 	}
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test
@@ -186,7 +186,7 @@ func TestLookAtAKernelPathThatCannotCut(t *testing.T) {
 	}
 	const plain = "service \"plain\" { listen = 9001 }\n"
 	for _, text := range []string{
-		"kernel_path = \"auto\"\nservice \"web\" {\nlisten = 9000\non_leave = \"cut\"\n}\n",
+		"kernel_path = \"auto\"\nservice \"web\" {\nlisten = 9000\nprotocol = \"udp\"\n}\n",
 		"kernel_path = \"on\"\nservice \"web\" {\nlisten = 9000\nprotocol = \"udp\"\n}\n",
 	} {
 		lines, problems := LookAtKernelPath(mustParse(t, text+plain))

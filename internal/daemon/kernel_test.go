@@ -33,7 +33,7 @@ type noteKernel struct {
 	closed   bool
 	yielded  bool
 
-	cannotCut       error // what Cut returns
+	cannotCut       error // what CanCut returns
 	changedProtocol bool  // a service changed its protocol, which is not allowed
 	left            []kernel.EndpointCounters
 
@@ -89,8 +89,10 @@ func (n *noteKernel) Cut(_ string, keys []uint64) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cut = append(n.cut, keys...)
-	return len(keys), n.cannotCut
+	return len(keys), nil
 }
+
+func (n *noteKernel) CanCut(bool) error { return n.cannotCut }
 
 func (n *noteKernel) Yield() error {
 	n.mu.Lock()

@@ -17,10 +17,10 @@ import (
 // far as the configuration decides it. There is one line for each reason. There are none if no service asks.
 func KernelPaths(cfg *config.Config) []string { return kernelPaths(cfg, nil, nil) }
 
-// kernelPaths is KernelPaths for a host that has no kernel path because of cannotOpen, or whose kernel path cannot cut
-// connections because of cannotCut. Nil means that all is there.
-func kernelPaths(cfg *config.Config, cannotOpen, cannotCut error) (lines []string) {
-	on, off := kernelServices(cfg, nil, cannotOpen, cannotCut)
+// kernelPaths is KernelPaths for a host that has no kernel path because of err, or has path. Without both, the kernel
+// path can do all.
+func kernelPaths(cfg *config.Config, err error, path kernelPath) (lines []string) {
+	on, off := kernelServices(cfg, nil, err, path)
 	by := map[string][]string{} // services, by reason
 	for i := range cfg.Services {
 		if s := &cfg.Services[i]; s.KernelPath != config.KernelPathOff && off[s.Name] != "" {
@@ -47,20 +47,27 @@ func LookAtKernelPath(cfg *config.Config) (lines []string, problems hcl.Diagnost
 	if len(on) == 0 {
 		return KernelPaths(cfg), nil
 	}
-	cannotOpen, cannotCut := kernel.Probe(cfg.KernelPathCgroup)
-	var cut, mustCut bool
+	path, err := openKernelPath(kernel.Options{Cgroup: cfg.KernelPathCgroup})
+	if err != nil {
+		problem := lacks("No kernel path on this host", err, cfg.NeedsKernelPath())
+		return kernelPaths(cfg, err, nil), hcl.Diagnostics{problem}
+	}
+	defer func() { _ = path.Close() }()
+	said := map[string]*hcl.Diagnostic{}
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
-		needs := on[s.Name] != nil && needsCuts(s)
-		cut, mustCut = cut || needs, mustCut || needs && s.KernelPath == config.KernelPathOn
+		why := cannotCut(s, path)
+		if on[s.Name] == nil || why == nil {
+			continue
+		}
+		d := lacks("Kernel path of this host cannot cut connections", why, s.KernelPath == config.KernelPathOn)
+		if former := said[why.Error()]; former == nil {
+			said[why.Error()], problems = d, append(problems, d)
+		} else if d.Severity == hcl.DiagError {
+			former.Severity = hcl.DiagError
+		}
 	}
-	switch {
-	case cannotOpen != nil:
-		problems = append(problems, lacks("No kernel path on this host", cannotOpen, cfg.NeedsKernelPath()))
-	case cannotCut != nil && cut:
-		problems = append(problems, lacks("Kernel path of this host cannot cut connections", cannotCut, mustCut))
-	}
-	return kernelPaths(cfg, cannotOpen, cannotCut), problems
+	return kernelPaths(cfg, nil, path), problems
 }
 
 // lacks returns a diagnostic of what this host lacks. It is an error if services need that and no other user may have

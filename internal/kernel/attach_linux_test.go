@@ -28,7 +28,7 @@ func TestFullControlGroupIsNamed(t *testing.T) {
 		}
 	}
 	var full *Error
-	err, _ := Probe(group)
+	err := Probe(group)
 	if !errors.As(err, &full) || full.Reason != Full || !strings.Contains(full.Detail, "old process") {
 		t.Errorf("got %v, want an error that says what is full", err)
 	}
@@ -36,7 +36,7 @@ func TestFullControlGroupIsNamed(t *testing.T) {
 		t.Error(err)
 	}
 	p.links = p.links[1:]
-	if err, _ := Probe(group); err != nil {
+	if err := Probe(group); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 }

@@ -14,20 +14,47 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// A cutter destroys sockets by what they store.
-type cutter struct {
-	objects cutterObjects
-	links   []*link.Iter // that destroy sockets
-	udp     *link.Iter   // that lists UDP sockets
+// A cutter destroys the sockets of all endpoints that are marked.
+type cutter interface {
+	run() (destroyed int, err error) // is called with the mutex of the Path
+	close()
 }
 
-// newCutter loads the programs. They use the maps of the path.
-func newCutter(p *programObjects) (*cutter, error) {
+// prepareCuts finds a way to destroy sockets. Programs do it if the kernel lets them, because they need no list of the
+// sockets.
+func (p *Path) prepareCuts() {
+	var noLister error
+	p.lister, noLister = newLister(&p.objects)
+	c, noPrograms := newIterCutter(&p.objects)
+	if noPrograms == nil {
+		p.cutter = c
+		return
+	}
+	if err := probeDestroy(); err != nil {
+		p.noCutter = diagnoseCutter(errors.Join(noPrograms, err))
+		p.noUDPCutter = p.noCutter
+		return
+	}
+	p.log.Debug("connections are cut by sock_diag, because programs cannot cut them", "error", noPrograms)
+	p.cutter = &diagCutter{p}
+	if noLister != nil {
+		p.noUDPCutter = diagnoseCutter(noLister)
+	}
+}
+
+// An iterCutter destroys sockets by programs, which look at what all sockets store.
+type iterCutter struct {
+	objects cutterObjects
+	links   []*link.Iter
+}
+
+// newIterCutter loads the programs. They use the maps of the path.
+func newIterCutter(p *programObjects) (*iterCutter, error) {
 	spec, err := loadCutter()
 	if err != nil {
 		return nil, err
 	}
-	c := &cutter{}
+	c := &iterCutter{}
 	options := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		cutterMapEndpoints: p.Endpoints, cutterMapSockets: p.Sockets,
 	}}
@@ -42,15 +69,10 @@ func newCutter(p *programObjects) (*cutter, error) {
 		}
 		c.links = append(c.links, l)
 	}
-	if c.udp, err = link.AttachIter(link.IterOptions{Program: c.objects.ListUdp}); err != nil {
-		c.close()
-		return nil, err
-	}
 	return c, nil
 }
 
-// run destroys the sockets of all endpoints that are marked, and returns their number.
-func (c *cutter) run() (int, error) {
+func (c *iterCutter) run() (int, error) {
 	var before, after uint64
 	if err := c.objects.Destroyed.Get(&before); err != nil {
 		return 0, err
@@ -74,10 +96,7 @@ func iterate(l *link.Iter, to io.Writer) error {
 	return errors.Join(err, r.Close())
 }
 
-func (c *cutter) close() {
-	if c.udp != nil {
-		_ = c.udp.Close()
-	}
+func (c *iterCutter) close() {
 	for _, l := range c.links {
 		_ = l.Close()
 	}
@@ -88,8 +107,7 @@ func (c *cutter) close() {
 // number of sockets. Connections of others to the same addresses stay. The clients see ECONNABORTED, the endpoints a
 // reset. Call Set before, or clients may get these endpoints again.
 //
-// Cut returns an Error if the process lacks CAP_PERFMON, or if the kernel is older than Linux 6.5. It does so even if
-// there is no such service, so a caller can ask.
+// Cut returns an Error if CanCut does.
 func (p *Path) Cut(name string, keys []uint64) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,6 +117,9 @@ func (p *Path) Cut(name string, keys []uint64) (int, error) {
 	if p.cutter == nil {
 		return 0, p.noCutter
 	}
+	if s := p.table.byName[name]; s != nil && s.udp && p.noUDPCutter != nil {
+		return 0, p.noUDPCutter
+	}
 	if !p.table.mark(name, keys) {
 		return 0, nil
 	}
@@ -107,6 +128,16 @@ func (p *Path) Cut(name string, keys []uint64) (int, error) {
 		return 0, fmt.Errorf("destroy sockets of service %q: %w", name, err)
 	}
 	return n, nil
+}
+
+// CanCut returns nil if Cut can destroy sockets of TCP services, or of UDP services. Otherwise it returns an Error.
+// Linux 6.5 and CAP_PERFMON suffice for both, and so does a kernel with CONFIG_INET_DIAG_DESTROY, which needs
+// CAP_PERFMON only for UDP.
+func (p *Path) CanCut(udp bool) error {
+	if udp {
+		return p.noUDPCutter
+	}
+	return p.noCutter
 }
 
 // mark makes the cutter destroy the sockets of endpoints. An endpoint is unmarked when it returns to its service. mark

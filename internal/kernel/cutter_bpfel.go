@@ -139,7 +139,6 @@ const (
 	cutterMapSockets        = "sockets"
 	cutterProgCutTcp        = "cut_tcp"
 	cutterProgCutUdp        = "cut_udp"
-	cutterProgListUdp       = "list_udp"
 	cutterVarDestroyed      = "destroyed"
 	cutterVarEventType      = "event_type"
 	cutterVarExactPorts     = "exact_ports"
@@ -195,9 +194,8 @@ type cutterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type cutterProgramSpecs struct {
-	CutTcp  *ebpf.ProgramSpec `ebpf:"cut_tcp"`
-	CutUdp  *ebpf.ProgramSpec `ebpf:"cut_udp"`
-	ListUdp *ebpf.ProgramSpec `ebpf:"list_udp"`
+	CutTcp *ebpf.ProgramSpec `ebpf:"cut_tcp"`
+	CutUdp *ebpf.ProgramSpec `ebpf:"cut_udp"`
 }
 
 // cutterMapSpecs contains maps before they are loaded into the kernel.
@@ -298,16 +296,14 @@ type cutterVariables struct {
 //
 // It can be passed to loadCutterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type cutterPrograms struct {
-	CutTcp  *ebpf.Program `ebpf:"cut_tcp"`
-	CutUdp  *ebpf.Program `ebpf:"cut_udp"`
-	ListUdp *ebpf.Program `ebpf:"list_udp"`
+	CutTcp *ebpf.Program `ebpf:"cut_tcp"`
+	CutUdp *ebpf.Program `ebpf:"cut_udp"`
 }
 
 func (p *cutterPrograms) Close() error {
 	return _CutterClose(
 		p.CutTcp,
 		p.CutUdp,
-		p.ListUdp,
 	)
 }
 

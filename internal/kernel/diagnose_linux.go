@@ -88,7 +88,7 @@ func missingForCutter(has func(function string) bool) string {
 	for _, each := range []struct{ function, from string }{
 		{"bpf_iter_tcp", "CONFIG_PROC_FS"}, // see net/ipv4/tcp_ipv4.c
 		{"bpf_iter_udp", "CONFIG_PROC_FS"},
-		{"bpf_sock_destroy", "Linux 6.5"},
+		{"bpf_sock_destroy", "Linux 6.5; CONFIG_INET_DIAG_DESTROY would do, too"},
 	} {
 		if !has(each.function) {
 			return each.function + " (" + each.from + ")"

@@ -15,7 +15,7 @@ func unsupported() error {
 func Open(Options) (*Path, error) { return nil, unsupported() }
 
 // Probe returns an Error.
-func Probe(string) (cannotOpen, cannotCut error) { return unsupported(), nil }
+func Probe(string) error { return unsupported() }
 
 // Set returns an Error.
 func (*Path) Set(Service) error { return unsupported() }
@@ -31,6 +31,9 @@ func (*Path) Sockets(context.Context) ([]Socket, error) { return nil, unsupporte
 
 // Cut returns an Error.
 func (*Path) Cut(string, []uint64) (int, error) { return 0, unsupported() }
+
+// CanCut returns an Error.
+func (*Path) CanCut(bool) error { return unsupported() }
 
 // Yield does nothing.
 func (*Path) Yield() error { return nil }

@@ -4,7 +4,9 @@ package kernel
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -159,12 +161,17 @@ func checkInstruction(
 // TestCutterCallsOnlyWhatIsLookedFor checks that the programs that walk over sockets call no function of the kernel,
 // and use no iterator, of which an error would not say that the kernel lacks it.
 func TestCutterCallsOnlyWhatIsLookedFor(t *testing.T) {
-	spec, err := loadCutter()
+	cutter, err := loadCutter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lister, err := loadLister()
 	if err != nil {
 		t.Fatal(err)
 	}
 	calls := 0
-	for _, p := range spec.Programs {
+	for _, p := range slices.Concat(slices.Collect(maps.Values(cutter.Programs)),
+		slices.Collect(maps.Values(lister.Programs))) {
 		used := []string{"bpf_iter_" + p.AttachTo}
 		for i := range p.Instructions {
 			if ins := &p.Instructions[i]; ins.IsKfuncCall() {

@@ -21,8 +21,10 @@ type Path struct {
 	links     []link.Link
 	addresses *localAddresses
 	reader    *eventReader
-	cutter    *cutter // nil: sockets cannot be destroyed, because of noCutter
-	noCutter  error
+	lister    *lister // nil: UDP sockets cannot be listed
+	cutter    cutter  // nil: sockets cannot be destroyed, because of noCutter
+
+	noCutter, noUDPCutter error // see CanCut
 
 	mu       sync.Mutex
 	table    *table      // nil: closed
@@ -49,14 +51,13 @@ func Open(o Options) (*Path, error) {
 	return p, nil
 }
 
-// Probe attaches the programs for a moment. cannotOpen is the error that Open would return now, and cannotCut the one
-// that Path.Cut would. Nil means that it can be done.
-func Probe(cgroup string) (cannotOpen, cannotCut error) {
+// Probe returns the error that Open would return now. It attaches the programs for a moment.
+func Probe(cgroup string) error {
 	p, err := Open(Options{Cgroup: cgroup})
 	if err != nil {
-		return err, nil
+		return err
 	}
-	return p.Close(), p.noCutter
+	return p.Close()
 }
 
 func (p *Path) start(dir string, events func(Event)) (err error) {
@@ -66,9 +67,7 @@ func (p *Path) start(dir string, events func(Event)) (err error) {
 	if p.table, err = newTable(&p.objects); err != nil {
 		return err
 	}
-	if p.cutter, err = newCutter(&p.objects); err != nil {
-		p.noCutter = diagnoseCutter(err)
-	}
+	p.prepareCuts()
 	if p.addresses, err = followAddresses(p.objects.LocalAddresses, p.log); err != nil {
 		return fmt.Errorf("follow the addresses of this host: %w", err)
 	}
@@ -241,6 +240,10 @@ func (p *Path) Close() error {
 	if p.cutter != nil {
 		p.cutter.close()
 		p.cutter = nil
+	}
+	if p.lister != nil {
+		p.lister.close()
+		p.lister = nil
 	}
 	if p.table != nil {
 		p.table.close()

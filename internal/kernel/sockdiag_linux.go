@@ -131,6 +131,20 @@ func (d *sockDiag) list(ctx context.Context, protocol uint8, ports []uint16, map
 	return nil
 }
 
+// destroy ends a socket: its next calls fail with ECONNABORTED. A socket that has ended, or has another peer now, is no
+// error.
+func (d *sockDiag) destroy(protocol uint8, m *diagMessage) (done bool, err error) {
+	r := diagRequest{Family: m.Family, Protocol: protocol, States: 1 << m.State, ID: m.ID}
+	if err := d.send(unix.SOCK_DESTROY, unix.NLM_F_ACK, &r, nil); err != nil {
+		return false, err
+	}
+	err = d.receiveAll(context.Background(), protocol, func(*diagSocket) {})
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // send sends a request.
 func (d *sockDiag) send(kind, flags uint16, r *diagRequest, attributes []byte) error {
 	d.number++

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -27,7 +26,17 @@ const sessionsAtOnce = 4096
 // with the number of sockets that are connected to the ports of endpoints, or, if the endpoints have over 64 different
 // ports, with the number of all sockets in the network namespace.
 func (p *Path) Sockets(ctx context.Context) ([]Socket, error) {
-	all, err := p.readSockets(ctx)
+	p.mu.Lock()
+	if p.table == nil {
+		p.mu.Unlock()
+		return nil, os.ErrClosed
+	}
+	wanted, err := p.listingLocked()
+	p.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	all, err := wanted.read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -35,14 +44,17 @@ func (p *Path) Sockets(ctx context.Context) ([]Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := socketLister{Path: p, now: now}
-	if l.sessions, err = p.readSessions(all); err != nil {
-		return nil, err
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.table == nil {
 		return nil, os.ErrClosed
+	}
+	l := socketLister{Path: p, now: now}
+	if l.sessions, err = p.sessionsLocked(all); err == nil {
+		err = p.readStoredUDPLocked(all)
+	}
+	if err != nil {
+		return nil, err
 	}
 	for _, s := range all {
 		l.add(s)
@@ -53,109 +65,17 @@ func (p *Path) Sockets(ctx context.Context) ([]Socket, error) {
 	return l.found, nil
 }
 
-// readSockets returns sockets that are connected to the ports of endpoints, and UDP sockets that are not connected.
-func (p *Path) readSockets(ctx context.Context) (all []*diagSocket, err error) {
-	d, err := openSockDiag()
-	if err != nil {
-		return nil, err
-	}
-	defer d.close()
-	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		m, ports, err := p.storages(protocol)
-		if err != nil {
-			return nil, err
-		}
-		if m == nil {
-			continue
-		}
-		err = d.list(ctx, protocol, ports, m.FD(), func(s *diagSocket) {
-			if s.stores || protocol == unix.IPPROTO_UDP {
-				all = append(all, s)
-			}
-		})
-		_ = m.Close()
-		if err == nil && protocol == unix.IPPROTO_UDP {
-			err = p.readStoredUDP(all)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list sockets on the kernel path: %w", err)
-		}
-	}
-	return all, nil
-}
-
-// readStoredUDP adds to UDP sockets what they store for the programs.
-func (p *Path) readStoredUDP(all []*diagSocket) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.table == nil {
-		return os.ErrClosed
-	}
-	if p.cutter == nil { // then connected sockets are not on the path
-		return nil
-	}
-	var b bytes.Buffer
-	if err := iterate(p.cutter.udp, &b); err != nil {
-		return err
-	}
-	type listed struct {
-		cookie uint64
-		stored programSocket
-	}
-	stored := map[uint64]programSocket{}
-	for size := int(unsafe.Sizeof(listed{})); b.Len() >= size; {
-		one := valueOf[listed](b.Next(size))
-		stored[one.cookie] = one.stored
-	}
-	for _, s := range all {
-		if s.protocol == unix.IPPROTO_UDP {
-			s.stored, s.stores = stored[s.cookie()]
-		}
-	}
-	return nil
-}
-
-// storages returns another descriptor of the map of what sockets store, and the ports of endpoints. The map is nil if
-// there are no services of the protocol.
-func (p *Path) storages(protocol uint8) (m *ebpf.Map, ports []uint16, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.table == nil {
-		return nil, nil, os.ErrClosed
-	}
-	udp := protocol == unix.IPPROTO_UDP
-	for _, o := range p.table.owners {
-		if o.service.udp == udp {
-			ports = append(ports, o.place.addr.Port())
-		}
-	}
-	if len(ports) == 0 {
-		return nil, nil, nil
-	}
-	if udp {
-		ports = append(ports, 0) // sockets that are not connected
-	}
-	slices.Sort(ports)
-	m, err = p.objects.Sockets.Clone()
-	return m, slices.Compact(ports), err
-}
-
 // A pairing is a session with its key.
 type pairing struct {
 	programSessionKey
 	programSession
 }
 
-// readSessions returns the sessions of UDP sockets, by socket.
-func (p *Path) readSessions(sockets []*diagSocket) (map[uint64][]pairing, error) {
+// sessionsLocked returns the sessions of UDP sockets, by socket.
+func (p *Path) sessionsLocked(sockets []*diagSocket) (map[uint64][]pairing, error) {
 	udp := func(s *diagSocket) bool { return s.protocol == unix.IPPROTO_UDP }
 	if !slices.ContainsFunc(sockets, udp) {
 		return nil, nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.table == nil {
-		return nil, os.ErrClosed
 	}
 	all := map[uint64][]pairing{}
 	keys, values := make([]programSessionKey, sessionsAtOnce), make([]programSession, sessionsAtOnce)
@@ -186,7 +106,7 @@ func (l *socketLister) add(s *diagSocket) {
 	if one.UDP {
 		l.addSessions(one)
 	}
-	owner, ok := l.owner(s.stored.Endpoint, s.stored.Generation)
+	owner, ok := l.ownerLocked(s.stored.Endpoint, s.stored.Generation)
 	if !ok || !s.isSent() {
 		return
 	}
@@ -200,24 +120,11 @@ func (l *socketLister) add(s *diagSocket) {
 	l.found = append(l.found, one)
 }
 
-// isSent reports whether the socket is still connected to the endpoint to which the programs sent it. A socket that its
-// client has connected again elsewhere still stores the endpoint.
-func (s *diagSocket) isSent() bool {
-	return s.stores && programProgress(s.stored.Progress) != programProgressENDED &&
-		s.peer() == addrPortOf(s.stored.Chosen, s.stored.ChosenPort)
-}
-
-// owner returns what an index of endpoints belongs to, unless it was given to another endpoint since.
-func (l *socketLister) owner(index, generation uint32) (owner, bool) {
-	o, ok := l.table.owners[index]
-	return o, ok && l.table.endpoints[index].Generation == generation
-}
-
 // addSessions adds the sessions of a UDP socket. A session whose endpoint has left, or that was
 // idle for too long, is over: the next datagram begins another one.
 func (l *socketLister) addSessions(one Socket) {
 	for _, x := range l.sessions[one.ID] {
-		owner, ok := l.owner(x.Endpoint, x.Generation)
+		owner, ok := l.ownerLocked(x.Endpoint, x.Generation)
 		if !ok || atomic.LoadUint32(&l.table.endpoints[x.Endpoint].Left) != 0 {
 			continue
 		}

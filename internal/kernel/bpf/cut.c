@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //
-// The programs that destroy the sockets that were sent to an endpoint, and the one that lists UDP sockets. Each is
-// called once for every socket of the network namespace, when the process reads an iterator. They need CAP_PERFMON and
-// Linux 6.5.
+// The programs that destroy the sockets that were sent to an endpoint. Each is called once for every socket of the
+// network namespace, when the process reads an iterator. They need CAP_PERFMON and Linux 6.5.
 
 #include "maps.h"
 
@@ -16,18 +15,11 @@ struct udp_sock {
 	struct sock_common *unused;
 } __attribute__((preserve_access_index));
 
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-} __attribute__((preserve_access_index));
-
 struct bpf_iter__tcp {
 	struct sock_common *sk_common;
 } __attribute__((preserve_access_index));
 
 struct bpf_iter__udp {
-	struct bpf_iter_meta *meta;
 	struct udp_sock *udp_sk;
 } __attribute__((preserve_access_index));
 
@@ -65,27 +57,5 @@ int cut_udp(struct bpf_iter__udp *ctx)
 
 	if (sk)
 		cut((struct sock_common *)sk);
-	return 0;
-}
-
-// A listed is what list_udp writes for each connected socket that was sent to an endpoint. Go has it, too.
-struct listed {
-	__u64 cookie;
-	struct socket socket;
-};
-
-// list_udp is there because sock_diag(7) shows only of TCP sockets what they store.
-SEC("iter/udp")
-int list_udp(struct bpf_iter__udp *ctx)
-{
-	struct udp_sock *sk = ctx->udp_sk;
-
-	if (!sk)
-		return 0;
-	struct socket *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
-	if (!s || s->progress != CHOSEN)
-		return 0;
-	struct listed one = {.cookie = bpf_get_socket_cookie(sk), .socket = *s};
-	bpf_seq_write(ctx->meta->seq, &one, sizeof(one));
 	return 0;
 }
