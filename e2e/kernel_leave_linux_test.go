@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // The primary of a database moves. Of 1,000 sockets of three services and 100 that clients have connected to the old
@@ -111,5 +113,48 @@ func wantCut(t testing.TB, c *client) {
 	must(t, c.SetReadDeadline(time.Now().Add(patience)))
 	if _, err := c.reader.ReadByte(); !errors.Is(err, syscall.ECONNABORTED) {
 		t.Fatalf("a connection to %s: got %v, want aborted", c.name, err)
+	}
+}
+
+// Without CAP_PERFMON, programs cannot cut connections. Lictor cuts the same ones by itself, and none else.
+func TestKernelPathCutsWithFewerRights(t *testing.T) {
+	t.Parallel()
+	findConsul(t)
+	group, ok := kernelPath(t)
+	if !ok {
+		return
+	}
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		testproc.Cannot(t, "rights cannot be taken away", err)
+	}
+	c := startConsul(t, testconsul.Options{})
+	a, b := startEcho(t, "a"), startEcho(t, "b")
+	c.register(t, "db", "a", a.addr, checked)
+	c.register(t, "db", "b", b.addr)
+	l := startWith(t, onPath(group, consulBlock(c), service("cuts", `on_leave = "cut"`, `consul { service = "db" }`),
+		service("finishes", `consul { service = "db" }`)), nil,
+		"setpriv", "--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all")
+	must(t, group.Enter())
+	var cut, others []*client
+	frozen(t, l.Process, func() {
+		for range 100 {
+			one := mustConnect(t, l.addr(t, "cuts"))
+			if others = append(others, mustConnect(t, l.addr(t, "finishes"))); one.name == "a" {
+				cut = append(cut, one)
+			} else {
+				others = append(others, one)
+			}
+		}
+		others = append(others, mustConnect(t, a.addr))
+	})
+	c.setHealth(t, "a", "critical")
+	for _, one := range cut {
+		wantCut(t, one)
+	}
+	for _, one := range others {
+		one.mustEcho(t, "still there?")
+	}
+	if len(cut) != 50 {
+		t.Errorf("%d connections were cut, want 50", len(cut))
 	}
 }
