@@ -77,6 +77,7 @@ func TestKernelPathDrains(t *testing.T) {
 		service("dns", udp)))
 	web, dns := l.addr(t, "web"), l.addr(t, "dns")
 	must(t, group.Enter())
+	l.awaitAnswer(t, "status web", 0, "3 in, 0 out", "clients on this host connect straight to the endpoints")
 	awaitRotation(t, web, "a", "b", "c")
 	open := map[string]*client{}
 	frozen(t, l.Process, func() {
@@ -131,9 +132,12 @@ func TestKernelPathCutsWithFewerRights(t *testing.T) {
 	a, b := startEcho(t, "a"), startEcho(t, "b")
 	c.register(t, "db", "a", a.addr, checked)
 	c.register(t, "db", "b", b.addr)
-	l := startWith(t, onPath(group, consulBlock(c), service("cuts", `on_leave = "cut"`, `consul { service = "db" }`),
-		service("finishes", `consul { service = "db" }`)), nil,
+	l := startLictor(t, onPath(group, consulBlock(c), service("cuts", `on_leave = "cut"`, `consul { service = "db" }`),
+		service("finishes", `consul { service = "db" }`)),
 		"setpriv", "--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all")
+	for _, name := range []string{"cuts", "finishes"} {
+		l.awaitAnswer(t, "status "+name, 0, "2 in, 0 out", "clients on this host connect straight to the endpoints")
+	}
 	must(t, group.Enter())
 	var cut, others []*client
 	frozen(t, l.Process, func() {
