@@ -111,7 +111,15 @@ func TestCutOfSocketsOfBothFamilies(t *testing.T) {
 		return
 	}
 	p := open(t, Options{Cgroup: group})
+	if _, is := p.cutter.(*iterCutter); is {
+		checkCutOfBothFamilies(t, p)
+	}
 	bySockDiag(t, p)
+	checkCutOfBothFamilies(t, p)
+}
+
+func checkCutOfBothFamilies(t *testing.T, p *Path) {
+	t.Helper()
 	front6, other := netip.MustParseAddrPort("[::1]:7000"), newUDPBackend(t, "127.0.0.1:0")
 	tcp := Service{Name: "tcp", Listen: []netip.AddrPort{front, front6},
 		Endpoints: []Endpoint{{Addr: newBackend(t, "127.0.0.1:0").addr, Key: 1}}}
