@@ -172,7 +172,7 @@ func TestMeshMigratesASidecar(t *testing.T) {
 			Name: sidecar.Service, Address: sidecar.Address, Port: sidecar.Port, Proxy: sidecar.Proxy}))
 	}
 	const own = "billing-a-lictor-proxy"
-	l.awaitAnswer(t, "mesh status -json", 0, sidecar.ID) // it says who serves the instance
+	l.awaitAnswer(t, "mesh status -json", 1, sidecar.ID) // it says who serves the instance
 	in(sidecar.ID)
 	c.command(t, "services", "deregister", "-id", sidecar.ID)
 	in(own)

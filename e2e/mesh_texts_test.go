@@ -132,7 +132,7 @@ func TestMeshTextsOfExposedServices(t *testing.T) {
 		"mesh", "explain", "web -> billing")
 
 	must(t, c.api.Agent().ServiceDeregister("billing"))
-	l.awaitText(t, addresses, nil, 0, meshHead+
+	l.awaitText(t, addresses, nil, 1, meshHead+
 		"billing  none  -  -  -  -  no instance is registered at this agent\n", "mesh", "status")
 	about := regexp.MustCompile(`\b(exposed|forbidden)\b`)
 	l.awaitText(t, addresses, about, 0, exposedEvents, "events")

@@ -91,8 +91,10 @@ Options:
 
 Exit codes:
 
-  0    Nothing is wrong with the identities, or there are none.
-  1    An identity is failing or expiring, or there is no such identity.
+  0    Nothing is wrong with the identities and the exposed services, or there
+       are none.
+  1    An identity is failing or expiring, an exposed service is not served to
+       the mesh as configured, or there is no such identity.
   2    Wrong usage.
   3    No lictor answers.
   4    Services refuse clients, because an identity is waiting or expired.
@@ -177,7 +179,7 @@ func (c *meshCommand) Run(args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	return exitOfMesh(m.Identities)
+	return exitOfMesh(m.Identities, m.Exposed)
 }
 
 // one prints one identity and returns the exit code.
@@ -200,13 +202,14 @@ func (c *meshCommand) one(m *admin.MeshAnswer, name string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	return exitOfMesh(m.Identities[i : i+1])
+	return exitOfMesh(m.Identities[i:i+1], nil)
 }
 
-// exitOfMesh returns the exit code for identities.
-func exitOfMesh(all []admin.Identity) int {
+// exitOfMesh returns the exit code for identities and exposed services.
+func exitOfMesh(all []admin.Identity, exposed []admin.Exposed) int {
 	unusable := slices.ContainsFunc(all, func(i admin.Identity) bool { return !i.Usable() })
-	troubled := slices.ContainsFunc(all, func(i admin.Identity) bool { return i.State != admin.IdentityFine })
+	troubled := slices.ContainsFunc(all, func(i admin.Identity) bool { return i.State != admin.IdentityFine }) ||
+		slices.ContainsFunc(exposed, func(x admin.Exposed) bool { return x.State != admin.ExposedFine })
 	return exitOf(unusable, troubled)
 }
 

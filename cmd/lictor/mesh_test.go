@@ -74,6 +74,14 @@ func TestMeshExitCodes(t *testing.T) {
 		f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}, "GET /v1/mesh": m})
 		lictor(t, tt.want, "mesh", "status", "-admin", f.address)
 	}
+	for state, want := range map[string]int{admin.ExposedFine: exitOK, admin.ExposedFailing: exitFailed,
+		admin.ExposedWaiting: exitFailed, admin.ExposedNone: exitFailed} {
+		m := meshAnswer()
+		m.Exposed = []admin.Exposed{{Service: "web", State: admin.ExposedFine}, {Service: "db", State: state}}
+		f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}, "GET /v1/mesh": m})
+		lictor(t, want, "mesh", "status", "-admin", f.address)
+		lictor(t, exitOK, "mesh", "status", "-admin", f.address, "web")
+	}
 }
 
 func TestOneIdentity(t *testing.T) {
