@@ -17,7 +17,7 @@ PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install packages packaging-tools release test-deb check-reproducible generate generate-install clean help
+.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-ghostunnel bench-discovery patroni patroni-install soak install packages packaging-tools release test-deb check-reproducible generate generate-install clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -79,6 +79,11 @@ bench: ## compare with HAProxy and nginx in ten minutes; QUICK=1: in one; PERF=1
 
 bench-peers: ## install HAProxy and nginx (Debian), without starting them
 	e2e/install haproxy nginx libnginx-mod-stream
+
+# The folder vendor of the module does not agree with its go.mod, and a build without cgo fails.
+bench-ghostunnel: ## build bin/ghostunnel, which bench compares in the mesh; needs a C compiler
+	dir=$$(go mod download -json github.com/ghostunnel/ghostunnel@v1.8.4 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') && \
+		CGO_ENABLED=1 go -C "$$dir" build -mod=readonly -trimpath -o '$(CURDIR)/bin/ghostunnel' .
 
 bench-discovery: build consul ## measure in eight minutes how Lictor follows Consul; BENCH='...': flags
 	$(PLAIN) -o bin/benchdiscovery ./e2e/benchdiscovery

@@ -36,6 +36,7 @@ type meshFiles struct {
 	Consul string // address of the agent
 	Roots  string // path of the authorities
 	TLS    tlsFiles
+	Named  named
 }
 
 // startMesh starts an agent whose files are in a new folder in dir.
@@ -73,6 +74,9 @@ func (m *mesh) write(dir string) error {
 	var text string
 	for _, r := range roots.Roots {
 		text += r.RootCertPEM
+	}
+	if m.files.Named, err = newNamed(dir); err != nil {
+		return err
 	}
 	m.files.Consul, m.files.Roots = m.agent.HTTP, filepath.Join(dir, "roots.pem")
 	err = os.WriteFile(m.files.Roots, []byte(text), 0o600)
@@ -113,12 +117,13 @@ func (m *mesh) stop() {
 	}
 }
 
-// args are the arguments of a backend: where its certificate is.
+// args are the arguments of a backend: where its certificates are.
 func (m *mesh) args() []string {
 	if m == nil {
 		return nil
 	}
-	return []string{m.server.Cert, m.server.Key, m.files.Roots, m.files.TLS.Cert}
+	return []string{m.server.Cert, m.server.Key, m.files.Roots, m.files.TLS.Cert, m.files.Named.TLS.Cert,
+		m.files.Named.TLS.Key}
 }
 
 // listenMesh listens with the TLS of the mesh. args are those of mesh.args.
@@ -135,15 +140,19 @@ func listenMesh(args []string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	withName, err := tls.LoadX509KeyPair(args[4], args[5])
+	if err != nil {
+		return nil, err
+	}
 	block, _ := pem.Decode(client)
 	if block == nil {
 		return nil, errors.New(args[3] + " has no certificate")
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
-	return tls.Listen("tcp4", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool,
-		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
-		CurvePreferences: []tls.CurveID{tls.X25519}, DynamicRecordSizingDisabled: true,
+	return tls.Listen("tcp4", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair, withName},
+		ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+		SessionTicketsDisabled: true, CurvePreferences: []tls.CurveID{tls.X25519}, DynamicRecordSizingDisabled: true,
 		VerifyConnection: func(state tls.ConnectionState) error { return checkMesh(state, block.Bytes) }})
 }
 

@@ -38,6 +38,7 @@ type target struct {
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error) // nil: no proxy; clients use the endpoints themselves
 	why       string                        // why it is not available; empty if it is
+	install   string                        // how to install it; empty: "make bench-peers"
 
 	oneProcess bool // is both ends of a mesh in one process, and does nothing else
 	registered bool // does not register its end of the mesh itself
@@ -101,6 +102,8 @@ func targets(o *options) ([]*target, error) {
 			unix: true, command: haproxy},
 		{name: "haproxy-splice", sni: true, unix: true, command: haproxy, adapt: func(p *plan) { p.Splice = true }},
 		{name: "consul-proxy", mesh: true, meshOnly: true, hops: true, registered: true, command: sidecar},
+		{name: "ghostunnel", mesh: true, meshOnly: true, hops: true, registered: true, command: ghostunnel,
+			install: "make bench-ghostunnel"},
 		{name: "nginx", udp: true, responses: true, accepts: true, sni: true, unix: true, command: nginx},
 		{name: directTarget, udp: true, plain: true},
 	}
@@ -185,7 +188,7 @@ func (t *target) unavailable() string {
 	}
 	defer remove()
 	if _, err := exec.LookPath(argv[0]); err != nil {
-		return "not installed (make bench-peers)"
+		return "not installed (" + cmp.Or(t.install, "make bench-peers") + ")"
 	}
 	return ""
 }
