@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
 // Twenty upgrades under load fail no client, and in the end the last process has counted all that clients did in any
@@ -75,6 +77,46 @@ func TestKernelPathIsUpgradedUnderLoad(t *testing.T) {
 	must(t, syscall.Kill(pid, syscall.SIGSTOP))
 	wantCounts(t, to["web"], map[string]int{"a": 5, "b": 5})
 	must(t, syscall.Kill(pid, syscall.SIGCONT))
+}
+
+// A connection that was made before an upgrade is cut when its endpoint leaves, though the old process forwards
+// nothing. Those of the new process to other endpoints stay. Without a connection, the old process ends.
+func TestKernelPathCutsAfterUpgrades(t *testing.T) {
+	t.Parallel()
+	findConsul(t)
+	group, ok := kernelPath(t)
+	if !ok {
+		return
+	}
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "db", "a", startEcho(t, "a").addr)
+	d := found(t, onPath(group, consulBlock(c), service("db", `on_leave = "cut"`, `consul { drop_hold = "0s" }`)))
+	db := d.addr(t, "db")
+	must(t, group.Enter())
+	awaitRotation(t, db, "a")
+	old := mustConnect(t, db)
+	d.upgrade(t)
+	c.register(t, "db", "b", startEcho(t, "b").addr)
+	awaitRotation(t, db, "a", "b")
+	next := mustConnect(t, db)
+	for next.name != "b" {
+		next = mustConnect(t, db)
+	}
+	c.deregister(t, "a")
+	must(t, old.SetReadDeadline(time.Now().Add(patience)))
+	if _, err := old.reader.ReadByte(); !errors.Is(err, syscall.ECONNABORTED) {
+		t.Errorf("got %v, want aborted", err)
+	}
+	next.mustEcho(t, "still there?")
+	eventually(t, "one process is left", func() error {
+		if all := d.processes(t); len(all) != 1 || all[0] == d.Pid() {
+			return fmt.Errorf("processes %v", all)
+		}
+		return nil
+	})
+	if d.figures(t)["db"].Kernel.Cut == 0 {
+		t.Error("the last process does not count the connections that the first one has cut")
+	}
 }
 
 // addUDP adds UDP clients on the kernel path: sockets that stay connected, sockets that connect for one exchange, and

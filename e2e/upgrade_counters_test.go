@@ -24,6 +24,7 @@ type trafficFigures struct {
 	Failed      int64 `json:"dials_failed"`
 	Up          int64 `json:"bytes_up"`
 	Down        int64 `json:"bytes_down"`
+	Cut         int64 `json:"ended_left"`
 }
 
 // figures returns what the process that serves now says about all services.
@@ -71,7 +72,8 @@ func (d *did) echo(c *client, length int) error {
 }
 
 func (d *did) figures() trafficFigures {
-	return trafficFigures{d.connections.Load(), d.failed.Load(), d.up.Load(), d.down.Load()}
+	return trafficFigures{Connections: d.connections.Load(), Failed: d.failed.Load(), Up: d.up.Load(),
+		Down: d.down.Load()}
 }
 
 // The counters of a service go on over upgrades. They include what earlier processes count after they were replaced,
