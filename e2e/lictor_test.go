@@ -37,7 +37,22 @@ func runLictor(t testing.TB, config string) *lictor {
 	t.Helper()
 	l := startLictor(t, config)
 	l.awaitReady(t)
+	if strings.Contains(config, "kernel_path = \"on\"") {
+		l.awaitPath(t)
+	}
 	return l
+}
+
+// awaitPath waits until all services have endpoints on the kernel path, which gets them a moment after the listeners.
+func (l *lictor) awaitPath(t testing.TB) {
+	t.Helper()
+	eventually(t, "all services are on the kernel path", func() error {
+		if _, out := l.ask(t, "status", "-json"); !strings.Contains(out, `"kernel": true`) ||
+			strings.Contains(out, `"why":`) {
+			return errors.New(out)
+		}
+		return nil
+	})
 }
 
 // startLictor runs lictor with a configuration, and waits until its listeners are open.
