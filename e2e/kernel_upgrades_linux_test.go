@@ -45,7 +45,7 @@ func TestKernelPathIsUpgradedUnderLoad(t *testing.T) {
 	web.connections.Add(1)
 	web.down.Add(int64(len(kept.name) + 1))
 	clients.add("request over a kept connection", func(i int) error { return web.echo(kept, i%5000) })
-	clients.addUDP(to["dns"], to["log"], &dns)
+	connected := clients.addUDP(to["dns"], to["log"], &dns)
 	n := upgrades(t, 20)
 	pid := d.Pid()
 	for i := 0; i < n && !t.Failed(); i++ {
@@ -55,6 +55,7 @@ func TestKernelPathIsUpgradedUnderLoad(t *testing.T) {
 	clients.getOn(10)
 	clients.end()
 	must(t, kept.Close())
+	must(t, connected.Close())
 	t.Logf("%d upgrades: %s; none failed: %v", n, clients, !t.Failed())
 	eventually(t, "all that clients did is counted", func() error {
 		got := d.figures(t)
@@ -121,8 +122,8 @@ func TestKernelPathCutsAfterUpgrades(t *testing.T) {
 
 // addUDP adds UDP clients on the kernel path: sockets that stay connected, sockets that connect for one exchange, and
 // sockets that are not connected, all of which get each answer from the address of the service. dns must have instances
-// of startWhence, log those of startUDP.
-func (l *crowd) addUDP(dns, log netip.AddrPort, done *did) {
+// of startWhence, log those of startUDP. addUDP returns the socket that stays connected.
+func (l *crowd) addUDP(dns, log netip.AddrPort, done *did) *udpClient {
 	long, first := dialUDP(l, dns), ""
 	done.connections.Add(1)
 	l.add("exchange of a connected socket", func(int) error {
@@ -160,4 +161,5 @@ func (l *crowd) addUDP(dns, log netip.AddrPort, done *did) {
 		}
 		return err
 	})
+	return long
 }
