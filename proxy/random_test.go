@@ -223,6 +223,15 @@ func randomRun(t *testing.T, total uint64) (first uint64, more func(n uint64) bo
 	return first, func(n uint64) bool { return n < total && time.Now().Before(until) }
 }
 
+// threeAndADeadOne returns the addresses of three servers, and of an endpoint that is dead unless clients would notice.
+func threeAndADeadOne(t *testing.T, server func(testConn)) []netip.AddrPort {
+	all := []netip.AddrPort{tcpServer(t, server), tcpServer(t, server), tcpServer(t, server)}
+	if past == nil {
+		all = append(all, deadPort(t))
+	}
+	return all
+}
+
 // Thousands of connections do random things, and every byte is checked. Meanwhile the endpoints change, and some of
 // them are dead.
 func TestTCPRandomConnections(t *testing.T) {
@@ -248,10 +257,7 @@ func TestTCPRandomConnections(t *testing.T) {
 				problems.Store(fmt.Sprintf("server of %d", s.seed), fmt.Errorf("%w: %+v", err, s.ends))
 			}
 		}
-		all := []netip.AddrPort{tcpServer(t, server), tcpServer(t, server), tcpServer(t, server)}
-		if past == nil { // otherwise clients would notice
-			all = append(all, deadPort(t))
-		}
+		all := threeAndADeadOne(t, server)
 		addr := h.serve(Service{}, all...)
 		before := settledDescriptors()
 
