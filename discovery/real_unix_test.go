@@ -19,7 +19,7 @@ func TestRealConsulStoppedIsNoticed(t *testing.T) {
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
 	r := followNew(t, ConsulOptions{Address: a.HTTP, ProbeInterval: time.Second, Watches: []Watch{{Service: "web"}}})
 	r.wantLast(t, "web: n/a=127.0.0.1:80")
-	if err := a.Signal(syscall.SIGSTOP); err != nil {
+	if err := testproc.Freeze(a.Pid()); err != nil {
 		t.Fatal(err)
 	}
 	testproc.Await(t, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })

@@ -142,5 +142,5 @@ func (c *consul) deregister(t testing.TB, id string) {
 }
 
 // pause stops the agent's process. Its connections stay, and the kernel accepts new ones, as on a host that hangs.
-func (c *consul) pause(t testing.TB)  { t.Helper(); must(t, c.Signal(syscall.SIGSTOP)) }
+func (c *consul) pause(t testing.TB)  { t.Helper(); must(t, testproc.Freeze(c.Pid())) }
 func (c *consul) resume(t testing.TB) { t.Helper(); must(t, c.Signal(syscall.SIGCONT)) }

@@ -45,7 +45,7 @@ func onPath(g *testcgroup.Group, services ...string) string {
 // frozen stops a Lictor while f runs. Its listeners stay, so its clients wait.
 func frozen(t testing.TB, l *testproc.Process, f func()) {
 	t.Helper()
-	must(t, l.Signal(syscall.SIGSTOP))
+	must(t, testproc.Freeze(l.Pid()))
 	defer func() { must(t, l.Signal(syscall.SIGCONT)) }()
 	f()
 }

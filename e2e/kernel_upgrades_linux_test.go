@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // Twenty upgrades under load fail no client, and in the end the last process has counted all that clients did in any
@@ -75,7 +76,7 @@ func TestKernelPathIsUpgradedUnderLoad(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	must(t, testproc.Freeze(pid))
 	wantCounts(t, to["web"], map[string]int{"a": 5, "b": 5})
 	must(t, syscall.Kill(pid, syscall.SIGCONT))
 }

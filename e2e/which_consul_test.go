@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // serversBlock is a consul block with the servers as addresses, beginning with the given one.
@@ -159,7 +160,7 @@ func TestServersInUseAreStopped(t *testing.T) {
 		if i > 0 {
 			l.mustReload(t, c.serversBlock(i)+rest)
 		}
-		c.outage(t, l, address, i, func(a *testconsul.Agent) { must(t, a.Signal(syscall.SIGSTOP)) })
+		c.outage(t, l, address, i, func(a *testconsul.Agent) { must(t, testproc.Freeze(a.Pid())) })
 		must(t, c.servers[i].Signal(syscall.SIGCONT))
 		must(t, c.servers[i].Ready(t.Context()))
 	}

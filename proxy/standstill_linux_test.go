@@ -210,18 +210,6 @@ func (s *sessionCounter) count() int {
 	return len(s.from)
 }
 
-// stopProcess stops all threads of p.
-func stopProcess(t *testing.T, p *testproc.Process) {
-	t.Helper()
-	if err := p.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	testproc.Await(t, "the process to stop", func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
-		return err == nil && bytes.Contains(stat, []byte(") T "))
-	})
-}
-
 // say sends text over all connections.
 func say(t *testing.T, text string, all ...[]net.Conn) {
 	t.Helper()
@@ -290,7 +278,9 @@ func TestStandstill(t *testing.T) {
 			refresh("UDP sessions", udp)
 			sessions := counter.count()
 
-			stopProcess(t, p)
+			if err := testproc.Freeze(p.Pid()); err != nil {
+				t.Fatal(err)
+			}
 			say(t, "b", tcp, udp)
 			slow.open(func(c net.Conn) {
 				_, _ = io.WriteString(c, "hello")

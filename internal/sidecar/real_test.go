@@ -359,7 +359,7 @@ func TestRealEndWithoutAnAgent(t *testing.T) {
 	c.web(t, "web-1", 8081)
 	s := start(t, Options{Consul: c.client(t), Ports: freePorts(t, 2)}, web)
 	testproc.Await(t, "exposed", s.has(Exposed))
-	if err := c.Signal(syscall.SIGSTOP); err != nil {
+	if err := testproc.Freeze(c.Pid()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -189,6 +189,9 @@ func (a *Agent) ClientWith(token string) (*api.Client, error) {
 // Signal sends the agent a signal.
 func (a *Agent) Signal(sig os.Signal) error { return a.process.Signal(sig) }
 
+// Pid returns the ID of the agent's process.
+func (a *Agent) Pid() int { return a.process.Pid() }
+
 // Kill kills the agent with SIGKILL, and waits until it has ended.
 func (a *Agent) Kill() {
 	if a.process != nil {

@@ -116,7 +116,7 @@ func (m *Member) KillPostgres() {
 func (m *Member) Freeze() {
 	m.frozen = append(m.postgres(), m.patroni.Pid())
 	for _, pid := range m.frozen {
-		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		_ = testproc.Freeze(pid)
 	}
 }
 
