@@ -142,6 +142,10 @@ func (e *tlsEnd) toRecordEnd() int {
 	return recordHeader - e.inHead
 }
 
+// isReadUp reports whether conn has got all that readPlain has read from the socket, to the end of a record. Another
+// Read of conn, which costs a twentieth of a small request, would return errLater.
+func (e *tlsEnd) isReadUp() bool { return e.full && len(e.ahead) == 0 && e.rest == 0 && e.inHead == 0 }
+
 // advance notes that conn reads b, which toRecordEnd allows.
 func (e *tlsEnd) advance(b []byte) {
 	if e.rest > 0 {
