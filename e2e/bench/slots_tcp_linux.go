@@ -13,22 +13,22 @@ import (
 // is the load "connect-request-close" and the load of transfers on new connections. When it keeps its connections open,
 // it makes the idle connections.
 type exchangeSlot struct {
-	addrs  []netip.AddrPort // in turn
+	addrs  []netip.AddrPort // in turn, with all other slots
 	op     byte
 	answer int // bytes
 	keep   bool
 	header []byte // sent in front of the request
 
-	id, next int
-	fd       int
-	began    time.Time
-	request  []byte
-	sent     bool
-	got      int
+	id      int
+	fd      int
+	began   time.Time
+	request []byte
+	sent    bool
+	got     int
 }
 
 func (s *exchangeSlot) begin(l *loop, id int) {
-	s.id, s.next, s.fd = id, id, -1
+	s.id, s.fd = id, -1
 	s.request = append(s.header, message(s.op, int64(s.answer))...)
 	s.start(l)
 }
@@ -37,8 +37,9 @@ func (s *exchangeSlot) begin(l *loop, id int) {
 func (s *exchangeSlot) start(l *loop) {
 	for l.take() {
 		s.began, s.sent, s.got = time.Now(), false, 0
-		fd, err := dial(unix.SOCK_STREAM, s.addrs[s.next%len(s.addrs)], 1+l.work%sources)
-		s.next++
+		// A turn of each slot would keep in step those that one endpoint answers at the same time: the next endpoint
+		// would get them all at once, and wake up less often than behind any balancer.
+		fd, err := dial(unix.SOCK_STREAM, s.addrs[l.work%len(s.addrs)], 1+l.work%sources)
 		if err == nil {
 			// Edge-triggered events save a second epoll_ctl for such a short-lived descriptor.
 			if err = l.watch(fd, s.id, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err == nil {
