@@ -84,7 +84,7 @@ var proxyHeaders bool
 // that there is nothing. A test that runs other tests sets it.
 var past interface {
 	set(h *house, listen netip.AddrPort, endpoints []netip.AddrPort)
-	stats() Stats // only what both ways count: connections, bytes and failed dials
+	stats() Stats // only what both ways count: connections, UDP sessions, bytes of TCP and failed dials
 	end(h *house) // called at the end of each test
 }
 
@@ -95,6 +95,7 @@ type house struct {
 	balancer *lb.RoundRobin
 	options  Options        // may be changed before the first call of serve
 	listen   netip.AddrPort // what serve has returned
+	protocol Protocol       // of the service that serve has applied last
 }
 
 func (h *house) start() {
@@ -137,7 +138,7 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	if err := h.Apply([]Service{s}); err != nil {
 		h.Fatal(err)
 	}
-	h.listen = h.Listeners()[0].Addr.AddrPort
+	h.listen, h.protocol = h.Listeners()[0].Addr.AddrPort, s.Protocol
 	if past != nil {
 		past.set(h, h.listen, endpoints)
 		h.Cleanup(func() { past.end(h) })

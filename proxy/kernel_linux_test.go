@@ -19,9 +19,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// testsOnKernelPath are the tests of connections over TCP that hold if the clients use the kernel path, where nothing
-// is between a client and its endpoint. Other tests of the suite cannot hold there, because the kernel path does not
-// promise what they test (see docs/kernel-path.md):
+// testsOnKernelPath are the tests that hold if the clients use the kernel path, where nothing is between a client and
+// its endpoint. Other tests of the suite cannot hold there, because the kernel path does not promise what they test (see
+// docs/kernel-path.md). Those over TCP:
 //
 //   - TestTCPHalfCloseIsBounded, TestTCPHalfCloseTimeoutCountsSilenceOnly, TestTCPIdleTimeout and the others of that
 //     name: services with half_close_timeout or idle_timeout are not on the kernel path.
@@ -36,6 +36,16 @@ import (
 //   - TestTCPUrgentDataStaysInTheStream: the kernel takes urgent data out of the stream, as it does without a proxy.
 //   - TestTCPEndpointByHostName: package daemon looks names up for the kernel path, and tests it.
 //   - The tests of why connections end: these have no lines in the access log.
+//
+// Those over UDP, whose clients have connected sockets:
+//
+//   - TestUDPSessionExpires, TestUDPAnswersKeepTheSession: such a socket keeps its endpoint, however long it is silent.
+//   - TestUDPSessionIsRepickedWhenItsEndpointLeaves: the socket is destroyed.
+//   - TestUDPRefusedSessionIsRepicked, TestUDPOnlyEndpointComesBack: nothing sees that an endpoint refuses datagrams.
+//   - TestUDPServedOnceEndpointsAppear: without endpoints, the clients use the listener.
+//   - TestUDPEndpointByHostName: see above.
+//   - The tests of responses and requests, and of one-way traffic: such services are not on the kernel path.
+//   - The tests of how many sessions there may be: they are about descriptors of the proxy.
 var testsOnKernelPath = []struct {
 	name string
 	test func(*testing.T)
@@ -51,6 +61,13 @@ var testsOnKernelPath = []struct {
 	{"many clients", TestTCPManyClientsAtOnce},
 	{"single bytes", TestTCPReaderOfSingleBytes},
 	{"random connections", TestTCPRandomConnections},
+	{"UDP, an endpoint for each client", TestUDPEachClientHasASession},
+	{"UDP, whole datagrams", TestUDPDatagramsArriveWhole},
+	{"UDP, answers from the address that was used", TestUDPWildcardAnswersFromTheAddressThatWasUsed},
+	{"UDP, local addresses", TestUDPWildcardKeepsLocalAddressesApart},
+	{"UDP, nothing is lost", TestUDPLosesNothingThatHasRoom},
+	{"UDP, many clients", TestUDPManyClients},
+	{"UDP, a slow client", TestUDPSlowSessionHoldsUpNobody},
 }
 
 // The tests of connections hold as well if the clients use the kernel path. The proxier has the listeners, but gets no
@@ -151,7 +168,7 @@ func (s *kernelPathServer) Counters(name string, c *kernel.Counters) error {
 }
 
 func (p *kernelPath) set(h *house, listen netip.AddrPort, endpoints []netip.AddrPort) {
-	s := kernel.Service{Name: "s", Listen: []netip.AddrPort{listen}}
+	s := kernel.Service{Name: "s", UDP: h.protocol == UDP, Listen: []netip.AddrPort{listen}}
 	seen := map[netip.AddrPort]bool{}
 	for _, e := range endpoints {
 		if !seen[e] {
@@ -169,14 +186,15 @@ func (p *kernelPath) stats() Stats {
 	if err := p.Call("Path.Counters", "s", &c); err != nil {
 		p.Error(err)
 	}
-	return Stats{Connections: int64(c.Connections), ConnectionsActive: int64(c.Open),
+	return Stats{Connections: int64(c.Connections), Sessions: int64(c.Connections), ConnectionsActive: int64(c.Open),
 		BytesUp: int64(c.Sent), BytesDown: int64(c.Received),
 		DialsFailed: int64(c.Refused + c.Unreachable + c.TimedOut)}
 }
 
 // end checks that all clients of the house have used the kernel path.
 func (p *kernelPath) end(h *house) {
-	if n := h.Snapshot()[0].Connections; n != 0 || p.stats().Connections == 0 {
+	at := h.Snapshot()[0]
+	if n := at.Connections + at.Sessions; n != 0 || p.stats().Connections == 0 {
 		h.Errorf("%d connections were with the proxier, and %d on the kernel path", n, p.stats().Connections)
 	}
 	if err := p.Call("Path.Remove", "s", new(int)); err != nil {

@@ -91,6 +91,9 @@ type cutterSession struct {
 		Zero uint32
 		Name [16]int8
 	}
+	Asked cutterAddress
+	Port  uint16
+	Zero  [3]uint16
 }
 
 type cutterSessionKey struct {

@@ -91,6 +91,9 @@ type listerSession struct {
 		Zero uint32
 		Name [16]int8
 	}
+	Asked listerAddress
+	Port  uint16
+	Zero  [3]uint16
 }
 
 type listerSessionKey struct {

@@ -112,6 +112,9 @@ type programSession struct {
 	Used       uint64
 	Began      uint64
 	User       programProcess
+	Asked      programAddress
+	Port       uint16
+	Zero       [3]uint16
 }
 
 type programSessionKey struct {

@@ -166,6 +166,9 @@ struct session {
 	__u64 used;  // time of the last datagram
 	__u64 began; // time of the first one
 	struct process user;
+	struct address asked; // the address of the listener to which the last datagram was sent, and its port
+	__be16 port;
+	__u16 zero[3];
 };
 
 struct {

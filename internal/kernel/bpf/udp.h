@@ -28,17 +28,24 @@ static __always_inline bool resume(struct session *session, __u64 timeout, __u64
 	return true;
 }
 
-// begin_session remembers the chosen endpoint for further datagrams, and the listener for replies.
-static __always_inline bool begin_session(struct bpf_sock_addr *ctx, struct session_key *key, __u64 now, struct socket *s)
+// expect_replies makes replies of the endpoint come from the listener.
+static __always_inline bool expect_replies(struct session_key *key, struct socket *s)
 {
-	struct session session = {.endpoint = s->endpoint, .generation = s->generation, .used = now, .began = now};
 	struct reply_key from = {.cookie = key->cookie, .from = s->chosen, .port = s->chosen_port};
 	struct reply reply = {.asked = s->asked, .port = s->asked_port, .service = key->service};
 
+	return bpf_map_update_elem(&replies, &from, &reply, BPF_ANY) == 0;
+}
+
+// begin_session remembers the chosen endpoint for further datagrams, and the listener for replies.
+static __always_inline bool begin_session(struct bpf_sock_addr *ctx, struct session_key *key, __u64 now, struct socket *s)
+{
+	struct session session = {.endpoint = s->endpoint, .generation = s->generation, .used = now, .began = now,
+				  .asked = s->asked, .port = s->asked_port};
+
 	note_user(&session.user);
 	// What is stored with the socket says that it may get replies.
-	if (!bpf_sk_storage_get(&sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) ||
-	    bpf_map_update_elem(&replies, &from, &reply, BPF_ANY) ||
+	if (!bpf_sk_storage_get(&sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) || !expect_replies(key, s) ||
 	    bpf_map_update_elem(&sessions, key, &session, BPF_ANY))
 		return false;
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &s->endpoint);
@@ -63,8 +70,14 @@ static __always_inline bool send(struct bpf_sock_addr *ctx, const struct address
 	struct session_key key = {.cookie = bpf_get_socket_cookie(ctx), .service = *index};
 	struct session *session = bpf_map_lookup_elem(&sessions, &key);
 	__u64 now = bpf_ktime_get_ns();
-	if (session && resume(session, service->timeout, now, s))
+	if (session && resume(session, service->timeout, now, s)) {
+		if (session->port != s->asked_port || !same(&session->asked, &s->asked)) {
+			session->asked = s->asked;
+			session->port = s->asked_port;
+			expect_replies(&key, s);
+		}
 		return leads_to(from, &s->chosen);
+	}
 	return choose(service, s) && is_ipv4(&s->asked) == is_ipv4(&s->chosen) && leads_to(from, &s->chosen) &&
 	       begin_session(ctx, &key, now, s);
 }
