@@ -13,7 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// The primary of a database moves. Of 1,000 sockets of three services and 100 that clients have connected to the old
+// The primary of a database moves. Of 1,400 sockets of three services and 100 that clients have connected to the old
 // primary themselves, exactly those are cut that are of the service which wants it. The old primary lives on.
 func TestKernelPathCutsExactlyItsOwn(t *testing.T) {
 	t.Parallel()
@@ -41,7 +41,7 @@ func TestKernelPathCutsExactlyItsOwn(t *testing.T) {
 	}
 	var cuts, others []*client
 	frozen(t, l.Process, func() {
-		cuts = open(l.addr(t, "cuts"), 600)
+		cuts = open(l.addr(t, "cuts"), 1000)
 		others = append(open(l.addr(t, "finishes"), 200), open(l.addr(t, "any"), 200)...)
 		others = append(others, open(at["a"], 100)...)
 	})
