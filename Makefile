@@ -9,9 +9,11 @@ PLAIN   := CGO_ENABLED=0 go build -trimpath
 BUILD   := $(PLAIN) -ldflags '-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)'
 # Without a C compiler the tests run without the race detector: that is a warning here and an error in CI.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
-# Tests wait more than they compute, so more packages, and more of the tests that call t.Parallel, run side by side than
-# there are processors. lint makes the checks of vet.
-TEST    := go test $(RACE) -vet off -timeout 25m -p 4 -parallel 8
+# Tests also wait, so more packages, and more of the tests that call t.Parallel, run side by side than there are
+# processors, but not many more: two processors are busy all the time with these. The packages that take longest come
+# first. lint makes the checks of vet.
+LONG    := ./e2e ./proxy ./discovery
+TEST    := go test $(RACE) -vet off -timeout 25m -p 3 -parallel 6
 MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.mod))
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
@@ -30,7 +32,7 @@ test: test-each test-faults test-portable ## run all tests, with the race detect
 
 test-each: race consul
 	for m in $(filter-out go.mod,$(MODULES)); do go -C $$m list -m all >/dev/null || exit; done
-	$(TEST) ./...
+	$(TEST) $(LONG) ./...
 
 test-faults: race
 	if [ "$$(go env GOOS)" = linux ]; then $(TEST) -tags faults ./proxy/...; fi

@@ -30,7 +30,8 @@ func TestMeshRotatesUnderLoad(t *testing.T) {
 	c.startSidecar(t, "billing", startEcho(t, "a"))
 	config, identities := consulBlock(c), []string{"web", "api", "jobs", "admin"}
 	for _, name := range identities {
-		config += service("billing-"+name, `consul { service = "billing" }`, fmt.Sprintf("mesh { as = %q }", name))
+		config += service("billing-"+name, `consul { service = "billing" }`, fmt.Sprintf("mesh { as = %q }", name),
+			patientDials)
 	}
 	l := runLictor(t, config)
 	before, addrs := map[string]string{"billing": c.leaf(t, "billing")}, []netip.AddrPort(nil)
@@ -152,7 +153,8 @@ func TestMeshNeedsTheRightToAnIdentity(t *testing.T) {
 	rules, _, _ = strings.Cut(rules, "```")
 	policy, token := c.tokenFor(t, rules)
 	l := runLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token = %q\n}\n", c.HTTP, token)+
-		meshService("billing")+service("other", "consul { service = \"billing\" }", `mesh { as = "other" }`))
+		meshService("billing")+service("other", "consul { service = \"billing\" }", `mesh { as = "other" }`,
+		patientDials))
 	awaitRotation(t, l.addr(t, "billing"), "a")
 	l.awaitAnswer(t, "mesh status web", 0, "fine")
 	l.awaitAnswer(t, "mesh status other", 4, "WAITING", "Permission denied")

@@ -303,7 +303,7 @@ func TestMeshRotatesUnderLoadAtBothEnds(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "billing", "billing", startEcho(t, "a").addr)
 	block, at := meshAt(t, 1)
-	l := runLictor(t, consulBlock(c)+block+expose("billing")+meshService("billing", `connect_timeout = "20s"`))
+	l := runLictor(t, consulBlock(c)+block+expose("billing")+meshService("billing"))
 	awaitRotation(t, l.addr(t, "billing"), "a")
 	before := map[string]string{"web": c.leaf(t, "web"), "billing": c.leaf(t, "billing")}
 	load := startPaced(t, 1000, l.addr(t, "billing"))

@@ -19,9 +19,12 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
+// patientDials lets a handshake take longer than a second, because it does so on a busy machine.
+const patientDials = `connect_timeout = "20s"`
+
 // meshService returns a service block with the identity of web.
 func meshService(name string, body ...string) string {
-	return service(name, append(body, `mesh { as = "web" }`)...)
+	return service(name, append(body, `mesh { as = "web" }`, patientDials)...)
 }
 
 // A local client reaches a service of the mesh whose sidecar is `consul connect proxy`.
