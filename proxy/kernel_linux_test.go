@@ -20,8 +20,8 @@ import (
 )
 
 // testsOnKernelPath are the tests that hold if the clients use the kernel path, where nothing is between a client and
-// its endpoint. Other tests of the suite cannot hold there, because the kernel path does not promise what they test (see
-// docs/kernel-path.md). Those over TCP:
+// its endpoint. Other tests of the suite cannot hold there, because the kernel path does not promise what they test
+// (see docs/kernel-path.md). Those over TCP:
 //
 //   - TestTCPHalfCloseIsBounded, TestTCPHalfCloseTimeoutCountsSilenceOnly, TestTCPIdleTimeout and the others of that
 //     name: services with half_close_timeout or idle_timeout are not on the kernel path.
