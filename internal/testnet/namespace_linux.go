@@ -49,6 +49,8 @@ func Inside(t *testing.T, env ...string) bool {
 		t.Skipf("in the namespace:\n%s", text)
 	case err != nil || !strings.Contains(text, "--- PASS: "+t.Name()):
 		t.Fatalf("in the namespace: %v\n%s", err, text)
+	case testing.Verbose():
+		t.Logf("in the namespace:\n%s", text)
 	}
 	return false
 }
