@@ -120,8 +120,8 @@ func (l *socketLister) add(s *diagSocket) {
 	l.found = append(l.found, one)
 }
 
-// addSessions adds the sessions of a UDP socket. A session whose endpoint has left, or that was
-// idle for too long, is over: the next datagram begins another one.
+// addSessions adds the sessions of a UDP socket. A session whose endpoint has left, or that was idle for too long, is
+// over: the next datagram begins another one.
 func (l *socketLister) addSessions(one Socket) {
 	for _, x := range l.sessions[one.ID] {
 		owner, ok := l.ownerLocked(x.Endpoint, x.Generation)
@@ -135,12 +135,7 @@ func (l *socketLister) addSessions(one Socket) {
 		}
 		one.Service, one.Key, one.Endpoint = owner.service.name, owner.place.key, owner.place.addr
 		one.setUser(&x.User)
-		key := programReplyKey{Cookie: x.Cookie, From: addressOf(owner.place.addr.Addr()),
-			Port: portOf(owner.place.addr.Port())}
-		var reply programReply
-		if l.objects.Replies.Lookup(&key, &reply) == nil {
-			one.Listener = addrPortOf(reply.Asked, reply.Port)
-		}
+		one.Listener = addrPortOf(x.Asked, x.Port)
 		l.found = append(l.found, one)
 	}
 }
