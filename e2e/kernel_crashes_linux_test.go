@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,13 +40,8 @@ func TestKernelPathHandOverIsKilled(t *testing.T) {
 	if !ok {
 		return
 	}
-	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	must(t, err)
-	defer socket.Close()
-	file, err := socket.File()
-	must(t, err)
-	defer file.Close()
-	web, dns := socket.Addr().(*net.TCPAddr).AddrPort(), freePort(t)
+	file, web := heldListener(t)
+	dns := freePort(t)
 	config := onPath(group, serviceAt("web", web, endpoints(startEcho(t, "a"))),
 		serviceAt("dns", dns, udp, static(startWhence(t, "b"))))
 	start := func(t *testing.T) *dynasty {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,19 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testcgroup"
 )
 
+// heldListener returns a listener that belongs to the test, as that of a .socket unit belongs to systemd, and its
+// address.
+func heldListener(t *testing.T) (*os.File, netip.AddrPort) {
+	t.Helper()
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	defer l.Close()
+	file, err := l.File()
+	must(t, err)
+	t.Cleanup(func() { _ = file.Close() })
+	return file, l.Addr().(*net.TCPAddr).AddrPort()
+}
+
 // Lictor is killed and started again, and its listener belongs to somebody else, as with a .socket unit of systemd.
 // Clients are served by the kernel while Lictor lives, and wait in the listener's queue while it does not. Connections
 // of the path go on without Lictor.
@@ -24,13 +38,7 @@ func TestKernelPathIsKilledUnderLoad(t *testing.T) {
 	if !ok {
 		return
 	}
-	socket, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	must(t, err)
-	defer socket.Close()
-	file, err := socket.File()
-	must(t, err)
-	defer file.Close()
-	web := socket.Addr().(*net.TCPAddr).AddrPort()
+	file, web := heldListener(t)
 	config := onPath(group, serviceAt("web", web, endpoints(startEcho(t, "a"), startEcho(t, "b"))))
 	start := func() *lictor {
 		must(t, group.Leave())

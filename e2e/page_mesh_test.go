@@ -44,7 +44,7 @@ func TestPageShowsExposedServices(t *testing.T) {
 	awaitRefused(t, at, clients["web"])
 	p.shows(line + " === '1 connection from /api' && " + served +
 		".includes('Cut off when intentions changed: 2 connections.') && " +
-		served + ".match(/Refused because of who they are: [1-9]/) !== null")
+		served + ".match(/Refused because of their identity: [1-9]/) !== null")
 	p.shows("document.querySelector('.kind.forbidden') !== null")
 	p.shows("document.getElementById('reasons').innerText.includes('degraded: mesh:billing')")
 

@@ -51,7 +51,7 @@ const (
 	RefusedNoRoute                    // the client's first bytes choose no service, see Service.SNI
 	RefusedDenied                     // the endpoint denied the connection, see EndpointTLS.Denies
 	RefusedPerIdentity                // the client's identity was at its limit of connections
-	RefusedIntention                  // the client may not use the service because of who it is, see ErrForbidden
+	RefusedIntention                  // the client may not use the service because of its identity, see ErrForbidden
 	refusals           int     = iota
 )
 

@@ -110,7 +110,7 @@ type clientError struct{ cause error }
 func (e *clientError) Error() string { return "the client has gone" }
 
 // endOf returns why a client's connection ends after its search for an endpoint has ended with err. cause is the
-// system's error, or why the client is refused because of who it is, or nil.
+// system's error, or why the client is refused because of its identity, or nil.
 func endOf(err error) (why endReason, cause error) {
 	var gone *clientError
 	var reset *forbiddenError

@@ -11,7 +11,7 @@ import (
 // who it is and has the whole error. Whoever returns ErrForbidden must have verified the client's certificate before.
 var ErrForbidden = errors.New("the client may not use the service")
 
-// An identityError refuses a client because of who it is.
+// An identityError refuses a client because of its identity.
 type identityError struct {
 	peer    *TLSPeer
 	refusal Refusal

@@ -110,7 +110,8 @@ func (c *explainCommand) Run(args []string) int {
 	return exitOK
 }
 
-// writeInMesh says with which identity a service dials in the mesh, or with which it is served there, and to whom.
+// writeInMesh says with which identity a service dials in the mesh, or with which it is served there, and to which
+// clients.
 func writeInMesh(w io.Writer, now time.Time, s *admin.Service) {
 	does := "dials in the mesh"
 	if s.Exposed != nil {
@@ -123,7 +124,7 @@ func writeInMesh(w io.Writer, now time.Time, s *admin.Service) {
 		if x.Error != "" {
 			fmt.Fprintln(w, visible.Text(x.Error))
 		}
-		fmt.Fprintf(w, "refused because of who they are: %s; cut off when intentions changed: %s\n",
+		fmt.Fprintf(w, "refused because of their identity: %s; cut off when intentions changed: %s\n",
 			config.Plural(int(x.Denied), "client"), config.Plural(int(x.Ended), "connection"))
 		for _, c := range x.Clients {
 			fmt.Fprintf(w, "connected: %s, %s\n", visible.Text(c.Identity), config.Plural(c.Connections, "connection"))

@@ -157,7 +157,7 @@ func TestExplanationOfAMeshService(t *testing.T) {
 	}
 }
 
-// explain says to whom an exposed instance is served, and as whom.
+// explain says to which clients an exposed instance is served, and with which identity.
 func TestExplanationOfAnExposedInstance(t *testing.T) {
 	t.Parallel()
 	m := meshAnswer()
@@ -172,7 +172,7 @@ func TestExplanationOfAnExposedInstance(t *testing.T) {
 	const want = `
 is served to the mesh as web (spiffe://td.consul/ns/default/dc/dc1/svc/web): fine, certificate expires in 3d
 the agent has lost the instance
-refused because of who they are: 1 client; cut off when intentions changed: 2 connections
+refused because of their identity: 1 client; cut off when intentions changed: 2 connections
 connected: spiffe://td.consul/` + "\ufffd" + `api, 7 connections
 connected: more identities
 `

@@ -34,7 +34,7 @@ func TestExposedServicesThatNeedAttention(t *testing.T) {
 	}
 }
 
-// A service that is an exposed instance shows to whom it is served, and as whom. Others do not.
+// A service that is an exposed instance shows to which clients it is served, and with which identity. Others do not.
 func TestServiceThatIsExposed(t *testing.T) {
 	h := serve(t, Options{}, "web", "mesh:billing", "other")
 	m := meshAt(IdentityFine, "")

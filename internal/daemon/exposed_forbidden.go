@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// forbidden adds events for clients that may not use an exposed service because of who they are. A client that comes
+// forbidden adds events for clients that may not use an exposed service because of their identity. A client that comes
 // again and again has one event in a minute, which says how often it came. Set add before use. Safe for concurrent use.
 type forbidden struct {
 	add func(...endpoints.Event)

@@ -59,7 +59,7 @@ const (
 	KindAllowed   Kind = "allowed"   // an endpoint that denied connections has answered one
 	KindMoved     Kind = "moved"     // Lictor uses another address of Consul
 	KindExposed   Kind = "exposed"   // an instance of this host is served to the service mesh, or is not any more
-	KindForbidden Kind = "forbidden" // a client may not use an exposed service because of who it is
+	KindForbidden Kind = "forbidden" // a client may not use an exposed service because of its identity
 
 	// Files with certificates of a service have changed, cannot be used, or expire.
 	KindCertificate Kind = "certificate"

@@ -23,7 +23,7 @@ export class Exposed {
       (x.registered ? `registered at ${when(Date.parse(x.registered))}.` : "not registered yet."));
     put(this.problem, x.error ?? "");
     this.problem.hidden = !x.error;
-    put(this.denied, `Refused because of who they are: ${several(x.denied, "client")}. Cut off when intentions changed: ${several(x.ended, "connection")}.`);
+    put(this.denied, `Refused because of their identity: ${several(x.denied, "client")}. Cut off when intentions changed: ${several(x.ended, "connection")}.`);
     const clients = x.clients ?? [];
     this.drawClients(clients);
     const known = clients.reduce((n, c) => n + c.connections, 0), other = Math.max(0, x.connections - known);
