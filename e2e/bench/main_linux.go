@@ -42,10 +42,13 @@ func (l *list) Set(s string) error {
 }
 
 func main() {
-	// This program also starts itself as a backend and as a guard.
+	// This program also starts itself as a backend, as a flood and as a guard.
 	switch {
 	case len(os.Args) >= 3 && os.Args[1] == "backend":
 		fail(serveBackend(os.Args[2], os.Args[3:]))
+		return
+	case len(os.Args) == 5 && os.Args[1] == "flood":
+		fail(serveFlood(os.Args[2], os.Args[3], os.Args[4]))
 		return
 	case len(os.Args) == 3 && os.Args[1] == "guard":
 		fail(serveGuard(os.Stdin, os.Args[2]))

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -16,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -232,9 +230,14 @@ func tlsConnects(resume bool, work int) func(*bench, *target) (sample, error) {
 	}
 }
 
-// connectTLS opens a connection, makes one request, and closes the connection.
+// connectTLS makes one request on a new connection to an instance.
 func (b *bench) connectTLS(i *instance, config *tls.Config) error {
-	c, err := b.authority.dial(i.plan.Services[len(i.plan.Services)-1].Listen, config)
+	return b.authority.connect(i.plan.Services[len(i.plan.Services)-1].Listen, config)
+}
+
+// connect opens a connection, makes one request, and closes the connection.
+func (a *authority) connect(addr netip.AddrPort, config *tls.Config) error {
+	c, err := a.dial(addr, config)
 	if err != nil {
 		return err
 	}
@@ -242,116 +245,6 @@ func (b *bench) connectTLS(i *instance, config *tls.Config) error {
 	err = request(c, opEcho, 0, messageSize, buf[:])
 	_ = c.Close() // the work is done
 	return err
-}
-
-// tlsFlood returns a load of requests without TLS on n kept connections, while other clients make one TLS handshake
-// after the other. The main figure compares the 99th percentile of the latency with that without a flood. connect makes
-// the connections of the flood.
-func tlsFlood(n, work int, connect func(*bench) (func(*instance) error, error)) func(*bench, *target) (sample, error) {
-	return func(b *bench, t *target) (sample, error) {
-		p, err := b.plan(backendCount, service{Name: webService, Protocol: "tcp"},
-			service{Name: tlsService, Protocol: "tcp", TLS: true})
-		if err != nil {
-			return nil, err
-		}
-		client, err := connect(b)
-		if err != nil {
-			return nil, err
-		}
-		i, err := b.launch(t, p)
-		if err != nil {
-			return nil, err
-		}
-		defer b.stop(i)
-		fds, err := open(i.addrs()[:1], n)
-		if err != nil {
-			return nil, err
-		}
-		defer closeAll(fds)
-		calm, err := b.traffic(i, b.scaled(work), 1, requestSlots(fds, n))
-		if err != nil {
-			return nil, err
-		}
-		stop := flood(func() error { return client(i) })
-		s, err := b.traffic(i, b.scaled(work), 1, requestSlots(fds, n))
-		rate := stop()
-		if err == nil {
-			s[mP99Ratio], s[mFlood] = ratio(s[mP99], calm[mP99]), rate
-		}
-		return s, err
-	}
-}
-
-// flood makes eight clients connect, one time after the other, until stop is called. stop returns how many succeeded
-// per second.
-func flood(connect func() error) (stop func() (rate float64)) {
-	var over atomic.Bool
-	var done atomic.Int64
-	var clients sync.WaitGroup
-	began := time.Now()
-	for range 8 {
-		clients.Go(func() {
-			for !over.Load() {
-				if connect() == nil { // a flood may fail
-					done.Add(1)
-				}
-			}
-		})
-	}
-	return func() float64 {
-		over.Store(true)
-		rate := float64(done.Load()) / time.Since(began).Seconds()
-		clients.Wait()
-		return rate
-	}
-}
-
-// fullHandshakes returns clients that do full handshakes, and make a request each.
-func fullHandshakes(b *bench) (func(*instance) error, error) {
-	return func(i *instance) error { return b.connectTLS(i, b.authority.config(false)) }, nil
-}
-
-// preparedHellos returns clients that all send the same ClientHello, and leave when they have the answer. For them a
-// handshake costs next to nothing, as for clients on other hosts.
-func preparedHellos(b *bench) (func(*instance) error, error) {
-	hello, err := b.authority.hello()
-	if err != nil {
-		return nil, err
-	}
-	return func(i *instance) error {
-		c, err := net.DialTimeout("tcp", i.plan.Services[len(i.plan.Services)-1].Listen.String(), answerTimeout)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_ = c.(*net.TCPConn).SetLinger(0) // otherwise the ports would run out
-		if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-			return err
-		}
-		if _, err := c.Write(hello); err != nil {
-			return err
-		}
-		var kind [1]byte
-		if _, err := c.Read(kind[:]); err != nil {
-			return err
-		}
-		if kind[0] != 22 { // RFC 8446, section 5.1: a record of the handshake
-			return fmt.Errorf("a ClientHello is answered by a record of type %d", kind[0])
-		}
-		return nil
-	}, nil
-}
-
-// hello returns the first record of a client.
-func (a *authority) hello() ([]byte, error) {
-	client, server := net.Pipe()
-	defer server.Close()
-	go func() {
-		_ = tls.Client(client, a.config(false)).Handshake() // fails when the pipe is closed
-	}()
-	hello := make([]byte, 1<<14)
-	n, err := server.Read(hello) // crypto/tls writes a record at once
-	return hello[:n], err
 }
 
 // tlsIdle returns a load of n idle connections with TLS, each after 20 KB each way.
