@@ -44,9 +44,10 @@ type eventLoop struct {
 	forking    atomic.Bool   // see discard
 
 	mu      sync.Mutex
-	posted  []func() // functions to run; guarded by mu
-	ended   bool     // run takes no more posted functions; guarded by mu
-	pending atomic.Bool
+	posted  []func()    // functions to run; guarded by mu
+	ended   bool        // run takes no more posted functions; guarded by mu
+	pending atomic.Bool // posted is not empty
+	asleep  atomic.Bool // the loop waits for events, or is about to, so post must wake it
 	stopped bool
 
 	saidDeaf bool // whether deaf has logged an error
@@ -225,10 +226,15 @@ func (l *eventLoop) wait() (n int, all bool) {
 	if next := l.wheel.Next(time.Since(l.began)); next >= 0 {
 		timeout = int(min((next+time.Millisecond-1)/time.Millisecond, maxWait))
 	}
-	if timeout != 0 {
+	if timeout == 0 {
+		return 0, true
+	}
+	l.asleep.Store(true)
+	if !l.pending.Load() { // after the store: what is posted from now on wakes the loop
 		// On an error, such as an interruption, EpollWait returns no events.
 		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout)
 	}
+	l.asleep.Store(false)
 	return n, true // all is true, because the first poll found no events
 }
 
@@ -258,7 +264,8 @@ func (l *eventLoop) post(f func()) {
 	}
 	defer l.mu.Unlock() // mu is held until the loop is woken, so that run does not close wakefd before
 	l.posted = append(l.posted, f)
-	if !l.pending.Swap(true) {
+	l.pending.Store(true)
+	if l.asleep.Swap(false) { // after the store of pending: a loop that falls asleep now sees it
 		// The write fails only if the loop is being woken already.
 		_, _ = unix.Write(l.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
