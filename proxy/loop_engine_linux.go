@@ -22,7 +22,8 @@ type loopEngine struct {
 	ctx       context.Context // cancels lookups of host names
 	cancel    context.CancelFunc
 	lookups   sync.WaitGroup // lookups and TLS handshakes
-	shakers   [2]shakers     // by side; on each side half as many as loops
+	shakers   [2]shakers     // by side
+	began     time.Time      // when the clocks of the loops began
 	once      sync.Once      // makes close run once
 	ephemeral uint16         // the lowest ephemeral port, see ephemeralPorts
 }
@@ -30,17 +31,17 @@ type loopEngine struct {
 func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	n := o.loops()
 	b := newBudget(o.MaxDescriptors, n)
-	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d}
+	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d, began: time.Now()}
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	for side := range e.shakers {
-		e.shakers[side] = shakers{most: handshakesAtOnce(n), yields: side == clientSide, running: &e.lookups,
-			done: e.ctx.Done()}
+		e.shakers[side] = shakers{most: handshakesAtOnce(n), running: &e.lookups}
 	}
+	// Handshakes with endpoints do not give way: an endpoint that is late is ejected.
+	e.shakers[clientSide].relays = e.relays
 	tryLoopCalls(d)
-	began := time.Now()
 	for i := range n {
-		l, err := newLoop(i, b.pipes, began, o.Logger, d)
+		l, err := newLoop(i, b.pipes, e.began, o.Logger, d)
 		if err != nil {
 			e.close()
 			return nil, nil, err
@@ -78,6 +79,20 @@ func (e *loopEngine) stuck(time.Duration) []error { return nil }
 
 func (e *loopEngine) loopCount() int { return len(e.loops) }
 
+// relays reports whether a loop has relayed lately for others than those who have just shaken hands.
+func (e *loopEngine) relays() bool {
+	now := time.Since(e.began)
+	for _, l := range e.loops {
+		if at := time.Duration(l.relayed.Load()); at > 0 && now-at < relayedLately {
+			return true
+		}
+	}
+	return false
+}
+
+// relayedLately is how long ago a relay counts as one that goes on.
+const relayedLately = 100 * time.Millisecond
+
 // setForking returns only when every loop knows the new value, so that no close still runs under the old one.
 func (e *loopEngine) setForking(on bool) {
 	for _, l := range e.loops {
@@ -91,6 +106,9 @@ func (e *loopEngine) close() {
 	e.once.Do(func() {
 		e.cancel()
 		e.lookups.Wait()
+		for side := range e.shakers {
+			e.shakers[side].close()
+		}
 		for _, l := range e.loops {
 			l.post(func() { l.stopped = true })
 		}

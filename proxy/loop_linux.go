@@ -42,6 +42,8 @@ type eventLoop struct {
 	load       atomic.Int64  // number of pairs in the loop
 	shards     atomic.Int64  // number of shards of UDP listeners in the loop
 	forking    atomic.Bool   // see discard
+	relays     bool          // whether this turn had something to move of a pair that is no newcomer, or datagrams
+	relayed    atomic.Int64  // the last turn with relays, by the loop's clock; 0: none
 
 	mu      sync.Mutex
 	posted  []func()    // functions to run; guarded by mu
@@ -168,6 +170,10 @@ func (l *eventLoop) runTurn() {
 		t.pair.move(t.from)
 	}
 	clear(l.spare)
+	if l.relays {
+		l.relays = false
+		l.relayed.Store(int64(l.now))
+	}
 	l.horizon.turned(before, all && !l.behind, patientTurns+len(l.sockets)/len(l.events))
 	l.fireTimers()
 	// Numbers become free only after all events of the turn: an event may belong to a socket that was closed meanwhile.
@@ -340,7 +346,7 @@ type backlog struct {
 	next     *backlog // backlog with the bytes that follow; nil if there are none
 }
 
-// maxFree limits the free backlogs and pairs that a loop keeps.
+// maxFree limits how many free objects of a kind are kept, such as the backlogs and pairs of a loop.
 const maxFree = 64
 
 // newBacklog returns an empty backlog.

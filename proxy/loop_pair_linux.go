@@ -196,6 +196,7 @@ func (p *loopPair) move(from int) {
 			p.later(from)
 			return
 		}
+		p.loop.relays = true
 		if f.bulk {
 			bytes += p.splice(from)
 		} else {

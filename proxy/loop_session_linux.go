@@ -290,6 +290,7 @@ func (x *loopSession) ready(int, uint32) {
 		return
 	}
 	l := x.shard.loop
+	l.relays = true
 	busy := x.joined || x.answeredIn+1 == l.turnNumber
 	x.answeredIn = l.turnNumber
 	n, err := l.udp.down.receive(x, busy)

@@ -2,22 +2,21 @@ package proxy
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
-
-	"golang.org/x/sys/unix"
 )
 
-// Steps may be woken before they begin, while they run and while they pause, and no wake is lost. The threads end.
+// Steps may be woken before they begin, while they run and while they pause, and no wake is lost. The goroutines end.
 func TestShakersLoseNoWake(t *testing.T) {
 	const handshakes, pauses = 100, 20
-	done := make(chan struct{})
 	var running, over, wakers sync.WaitGroup
-	p := &shakers{most: 3, running: &running, done: done}
+	p := &shakers{most: 3, running: &running}
 	type question struct {
 		from     *steps
 		answered *atomic.Bool
@@ -50,18 +49,22 @@ func TestShakersLoseNoWake(t *testing.T) {
 	over.Wait()
 	close(questions)
 	wakers.Wait()
-	close(done)
 	running.Wait()
-	if len(p.all) != 0 || len(p.jobs) != 0 {
-		t.Errorf("%d threads and %d handshakes are left", len(p.all), len(p.jobs))
-	}
+	p.close()
+	eventually(t, func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if n := len(p.jobs) + len(p.ready) + len(p.free); p.workers != 0 || n != 0 {
+			return fmt.Errorf("%d goroutines and %d handshakes are left", p.workers, n)
+		}
+		return nil
+	})
 }
 
-// A handshake that is over can be freed, although its thread goes on.
+// A handshake that is over can be freed, although its coroutine is kept.
 func TestShakersForgetWhatIsOver(t *testing.T) {
-	done := make(chan struct{})
 	var running, over sync.WaitGroup
-	p := &shakers{most: 1, running: &running, done: done}
+	p := &shakers{most: 1, running: &running}
 	var all []weak.Pointer[steps]
 	for range 10 {
 		w := &steps{}
@@ -77,146 +80,152 @@ func TestShakersForgetWhatIsOver(t *testing.T) {
 	over.Wait()
 	eventually(t, func() error {
 		runtime.GC()
-		for i, w := range all[:len(all)-1] { // the thread may still see the last one
+		for i, w := range all[:len(all)-1] { // the goroutine may still see the last one
 			if w.Value() != nil {
 				return fmt.Errorf("handshake %d is kept", i)
 			}
 		}
 		return nil
 	})
-	close(done)
 	running.Wait()
-	runtime.KeepAlive(p)
+	p.close()
 }
 
-// In a flood, handshakes leave the processors to all other work. After it they have their usual priority again,
-// although one of the flood has not ended.
-func TestHandshakesOfAFloodHaveLowPriority(t *testing.T) {
-	done := make(chan struct{})
-	var running, over sync.WaitGroup
-	p := &shakers{most: 1, yields: true, running: &running, done: done}
-	usual := niceOf(t)
-	first, blocked, release := make(chan int, 1), make(chan int, 1), make(chan struct{})
-	all := make([]int, shakerFlood+2)
-	over.Add(len(all) + 1)
-	p.start(&steps{do: func() {
-		first <- niceOf(t)
-		<-release
-		over.Done()
-	}})
-	if got := <-first; got != usual {
-		t.Errorf("the nice value is %d without a flood, want %d", got, usual)
-	}
-	var last *steps
+// A pool keeps few coroutines after a flood, and none after a pause.
+func TestShakersKeepFewCoroutines(t *testing.T) {
+	var running sync.WaitGroup
+	p := &shakers{most: 1, running: &running}
+	all := make([]*steps, 2*maxFree)
 	for i := range all {
 		w := &steps{}
-		w.do = func() {
-			all[i] = niceOf(t)
-			if w == last {
-				blocked <- 0
-				w.pause()
-			}
-			over.Done()
-		}
-		last = w
+		w.do = w.pause
+		all[i] = w
 		p.start(w)
 	}
-	close(release)
-	<-blocked
-	if want := min(usual+shakerNice, 19); all[0] != want || all[len(all)-1] != want {
-		t.Errorf("the nice values are %d in a flood, want %d", all, want)
+	for _, w := range all {
+		w.wake()
 	}
-	eventually(t, func() error {
-		p.start(&steps{do: func() { first <- niceOf(t) }})
-		if got := <-first; got != usual {
-			return fmt.Errorf("the nice value is %d after the flood, want %d", got, usual)
-		}
-		return nil
-	})
-	last.wake()
-	over.Wait()
-	close(done)
 	running.Wait()
-}
-
-// A thread keeps its priority if the handshakes of a flood have waited so long that the host must be busy. If they are
-// late on a thread of a low priority, another thread begins the next ones.
-func TestHandshakesOnABusyHost(t *testing.T) {
-	done := make(chan struct{})
-	var running, over sync.WaitGroup
-	p := &shakers{most: 1, yields: true, running: &running, done: done}
-	usual := niceOf(t)
-	flood := func(waited time.Duration) (nice []int) { // of handshakes that the same thread finds waiting
-		begun, release := make(chan struct{}), make(chan struct{})
-		p.start(&steps{do: func() {
-			close(begun)
-			<-release
-		}})
-		<-begun
-		nice = make([]int, shakerFlood+2)
-		for i := range nice {
-			over.Add(1)
-			p.start(&steps{do: func() {
-				nice[i] = niceOf(t)
-				over.Done()
-			}})
-		}
+	kept := func() int {
 		p.mu.Lock()
-		for _, w := range p.jobs {
-			w.since = w.since.Add(-waited)
-		}
-		p.mu.Unlock()
-		close(release)
-		over.Wait()
-		return nice
+		defer p.mu.Unlock()
+		return len(p.free)
 	}
-	if all := flood(2 * shakerSoon); all[0] != usual {
-		t.Errorf("the nice values are %d on a busy host, want %d", all, usual)
+	if n := kept(); n == 0 || n > maxFree {
+		t.Errorf("%d coroutines are kept, want 1 to %d", n, maxFree)
 	}
-	held, release := make(chan struct{}), make(chan struct{})
-	over.Add(1)
-	p.start(&steps{do: func() { // stands for steps that get too little of the processors
-		defer over.Done()
-		p.lower()
-		close(held)
-		<-release
-	}})
-	<-held
-	other := make(chan int, 2)
-	p.start(&steps{do: func() { other <- niceOf(t) }})
-	select {
-	case <-other:
-		t.Error("a thread began two handshakes at once")
-	default:
-	}
-	p.mu.Lock()
-	p.jobs[0].since = p.jobs[0].since.Add(-shakerLate)
-	p.mu.Unlock()
-	p.start(&steps{do: func() { other <- niceOf(t) }})
-	for range 2 {
-		if got := <-other; got != usual {
-			t.Errorf("the nice value is %d when handshakes are late, want %d", got, usual)
-		}
-	}
-	close(release)
-	over.Wait()
-	close(done)
-	running.Wait()
+	eventually(t, equals("coroutines", kept, 0))
 }
 
-// lower lets the only thread of the pool, which calls it, have a low priority.
-func (p *shakers) lower() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.all[0].low = true
+// Handshakes give way in a flood, while something else is relayed, unless the host is so busy that they are late.
+func TestHandshakesGiveWay(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		begun    int // handshakes that can go on
+		jobs     int // handshakes that have not begun
+		relays   bool
+		waited   time.Duration
+		givesWay bool
+	}{
+		{"flood of clients", 0, shakerFlood + 1, true, 0, true},
+		{"flood of which some have begun", shakerFlood, 1, true, 0, true},
+		{"few", 1, shakerFlood - 1, true, 0, false},
+		{"nothing else is relayed", 0, shakerFlood + 1, false, 0, false},
+		{"busy host", 0, shakerFlood + 1, true, 2 * shakerSoon, false},
+		{"busy host, those that have begun are late", shakerFlood, 1, true, 2 * shakerSoon, false},
+		{"large flood", 0, 300, true, 300 * time.Millisecond, true},
+		{"largest flood", 0, 1000, true, shakerLate, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &shakers{running: new(sync.WaitGroup), relays: func() bool { return test.relays }}
+			for range test.begun {
+				p.ready = append(p.ready, &steps{do: func() {}, since: time.Now().Add(-test.waited)})
+			}
+			for range test.jobs {
+				p.start(&steps{do: func() {}})
+			}
+			for _, w := range p.jobs {
+				w.since = w.since.Add(-test.waited)
+			}
+			w, flood := p.take()
+			w.in.end()
+			if got := flood && p.givesWay(); got != test.givesWay {
+				t.Errorf("gives way: %v, want %v", got, test.givesWay)
+			}
+			if p.relays = nil; p.givesWay() { // as for handshakes with endpoints
+				t.Error("handshakes with endpoints give way")
+			}
+		})
+	}
 }
 
-// niceOf returns the nice value of the calling thread.
-func niceOf(t *testing.T) int {
-	t.Helper()
-	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
-	if err != nil {
-		t.Error(err)
+// A panic in a handshake says where it happened, although iter.Pull forgets the stack.
+func TestPanicInAHandshakeHasItsStack(t *testing.T) {
+	defer func() {
+		if text := fmt.Sprint(recover()); !strings.Contains(text, "broken") ||
+			!strings.Contains(text, "TestPanicInAHandshakeHasItsStack") {
+			t.Errorf("got %s", text)
+		}
+	}()
+	p := &shakers{running: new(sync.WaitGroup)}
+	p.start(&steps{do: func() { panic("broken") }})
+	w, _ := p.take()
+	w.in.resume()
+}
+
+// What a flood of handshakes would delay are pairs without TLS, pairs that have had it for a while, and datagrams. What
+// the clients of the flood send counts only later.
+func TestRelaysThatAFloodDelays(t *testing.T) {
+	tcp := func(t *testing.T, at netip.AddrPort) func() {
+		c := dialTCP(t, at)
+		return func() { exchange(t, c, "hello") }
 	}
-	return 20 - raw
+	for _, test := range []struct {
+		name     string
+		service  Service
+		endpoint netip.AddrPort
+		open     func(t *testing.T, at netip.AddrPort) (ask func())
+		newcomer bool
+	}{
+		{"TCP", Service{}, tcpServer(t, echo), tcp, false},
+		{"TLS", Service{AcceptTLS: acceptTLS(serverConfig(0))}, tcpServer(t, echo),
+			func(t *testing.T, at netip.AddrPort) func() {
+				c := dialTLS(t, at, clientConfig(0))
+				return func() { exchange(t, c, "hello") }
+			}, true},
+		{"UDP", Service{Protocol: UDP}, udpServer(t, echoUDP), func(t *testing.T, at netip.AddrPort) func() {
+			c := dialUDP(t, at)
+			return func() { askOnce(t, c, "hello") }
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onLoops(t, 1, func(t *testing.T, h *house) {
+				at := h.serve(test.service, test.endpoint)
+				e := h.engine.(*loopEngine)
+				if e.relays() {
+					t.Error("something is relayed before there is a client")
+				}
+				ask := test.open(t, at)
+				began := time.Now()
+				if ask(); test.newcomer && e.relays() && time.Since(began) < newcomer {
+					t.Error("what a newcomer sends counts")
+				}
+				if test.newcomer {
+					time.Sleep(newcomer - time.Since(began))
+				}
+				eventually(t, func() error {
+					if ask(); !e.relays() {
+						return errPending
+					}
+					return nil
+				})
+				eventually(t, func() error {
+					if e.relays() {
+						return errPending
+					}
+					return nil
+				})
+			})
+		})
+	}
 }

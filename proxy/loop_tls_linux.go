@@ -23,6 +23,8 @@ type pairTLS struct {
 	denies bool       // EndpointTLS.Denies of the endpoint's end
 	inside bool       // EndpointTLS.HeaderInside of the endpoint's end
 
+	shaken time.Duration // when the last handshake was over, by the loop's clock
+
 	identified *identifiedPair // nil if the client has no identity
 }
 

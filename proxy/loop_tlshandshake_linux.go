@@ -216,6 +216,7 @@ func (p *loopPair) handshaken(e *tlsEnd, err error) {
 	e.shake = nil
 	if err == nil {
 		e.kit, e.pair, e.more = p.loop.useTLS(), p, true
+		p.tls.shaken = p.loop.now
 		e.hold()
 		p.readable[e.side], p.writable[e.side] = true, true
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -11,6 +12,10 @@ import (
 )
 
 // This file moves the bytes of a pair of which at least one end speaks TLS.
+
+// newcomer is how long a pair with TLS counts as one that has just shaken hands. What the clients of a flood of
+// handshakes send themselves is no reason to slow the flood down.
+const newcomer = time.Second
 
 // tlsReadsPerTurn is how often a direction of such a pair may read in one turn, each time up to tlsBuffer.
 const tlsReadsPerTurn = 2
@@ -38,6 +43,9 @@ func (p *loopPair) moveTLS(from int) {
 		if n == tlsReadsPerTurn {
 			p.later(from)
 			return
+		}
+		if p.loop.now-p.tls.shaken > newcomer {
+			p.loop.relays = true
 		}
 		p.copyTLS(from)
 	}

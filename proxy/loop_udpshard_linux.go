@@ -91,6 +91,7 @@ func (h *udpShard) Timeout() { h.watch() }
 
 // ready implements pollable: datagrams have arrived.
 func (h *udpShard) ready(int, uint32) {
+	h.loop.relays = true
 	in := h.loop.udp.in
 	n, err := in.Receive(h.fd, 0, batch.Size)
 	switch {

@@ -278,8 +278,8 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 // must then find another processor when it wakes. The monitor, having found work, keeps polling every 20 us, which cost
 // an eighth of all processor time under load. With an idle processor, a waiting loop keeps its own for 10 ms.
 //
-// One idle processor would do for that. The others are for the threads that do the TLS handshakes of clients, half as
-// many as loops: in a flood the kernel prefers the loops to them, but a loop cannot run without a processor of Go.
+// One idle processor would do for that. The others are for the goroutines that do the TLS handshakes of clients, half
+// as many as loops: a handshake that gives way would otherwise rest with the processor of Go that a loop needs.
 func spareProcessors(log hclog.Logger) int {
 	n := runtime.GOMAXPROCS(0)
 	if allowed, err := allowedProcessors(); err != nil && os.Getenv("GOMAXPROCS") == "" {

@@ -39,9 +39,9 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 }
 
 // StartApart starts cmd as Start does, from a thread of its own. A process that Start has started ends with the thread
-// that has called Start (prctl(2), PR_SET_PDEATHSIG), and threads end in the tests of code that locks them and never
-// unlocks them, such as threads for TLS handshakes. The process is in the namespaces of the program, not in those of
-// the calling thread.
+// that has called Start (prctl(2), PR_SET_PDEATHSIG), and threads end in tests that lock them and never unlock them,
+// such as those that enter a namespace. The process is in the namespaces of the program, not in those of the calling
+// thread.
 func StartApart(cmd *exec.Cmd) (p *Process, err error) {
 	started := make(chan struct{})
 	go func() {
