@@ -30,7 +30,7 @@ func idle(pairs func() int) func(*bench, *target) (sample, error) {
 			return nil, err
 		}
 		defer closeAll(warm)
-		time.Sleep(b.pause())
+		time.Sleep(settles)
 		before, err := usageOf(i.group())
 		if err != nil {
 			return nil, err
@@ -44,9 +44,12 @@ func idle(pairs func() int) func(*bench, *target) (sample, error) {
 	}
 }
 
+// settles is how long a proxy that has become idle may take to give memory back.
+const settles = 5 * time.Second
+
 // rest measures a proxy that has n idle pairs more than at the measurement before.
 func (b *bench) rest(i *instance, before usage, n int) (sample, error) {
-	time.Sleep(b.pause())
+	time.Sleep(settles)
 	after, err := usageOf(i.group())
 	if err != nil {
 		return nil, err

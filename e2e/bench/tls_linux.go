@@ -271,7 +271,7 @@ func (b *bench) idleUsed(i *instance, n, ends int, dial func() (net.Conn, error)
 		return nil, err
 	}
 	defer closeConns(warm)
-	time.Sleep(b.pause())
+	time.Sleep(settles)
 	before, err := usageOf(i.group())
 	if err != nil {
 		return nil, err

@@ -6,29 +6,42 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"time"
 )
 
 const (
 	// manyServices is the number of services from which on most memory holds long-lived service state.
 	manyServices = 500
 
-	// freeGarbage is how many bytes of garbage may always exist. Go's own minimum is half of that. Each TLS
-	// handshake leaves about 50 KB, so with Go's minimum, a process with little memory in use collects garbage after
-	// every 40th handshake.
-	freeGarbage = 8 << 20
+	// freeGarbage is how many bytes of garbage may exist while there is work. Go's own minimum is a quarter of that.
+	// Each TLS handshake leaves about 35 KB, and a collection takes about 2 ms of a processor. So with Go's minimum,
+	// collections take a tenth of the time of the handshakes.
+	freeGarbage = 16 << 20
 
 	// mostPercent bounds the percentage for processes with little memory in use. With it, Go lets the memory grow to
 	// freeGarbage, because Go's minimum of 4 MB grows with the percentage.
-	mostPercent = 200
+	mostPercent = 400
+
+	// quietFor is how long a process must have allocated little before it gives its garbage back to the system: less
+	// than quietBytes. A relay allocates almost nothing, so it does not matter how much is relayed.
+	quietFor   = 2 * time.Second
+	quietBytes = 1 << 20
+
+	// leastReturn is how many bytes a process must have allocated since it last gave memory back, before it does so
+	// again; or a quarter of the memory in use if that is more, because a collection looks at all of it.
+	leastReturn = 4 << 20
 )
 
 // A collector sets how much garbage may exist before Go collects it: the percentage of the memory in use that is
-// usual in Go's GOGC, or freeGarbage if that is more.
+// usual in Go's GOGC, or freeGarbage if that is more. When the process allocates little after that, the collector gives
+// the garbage back to the system. Go itself would keep as much as may exist.
 type collector struct {
-	mu      sync.Mutex // guards the following fields
-	percent int        // the percentage for much memory in use; zero: an operator has set another one
-	set     int        // the percentage in force
-	watches bool       // adjust is called after each collection
+	mu       sync.Mutex // guards the following fields
+	percent  int        // the percentage for much memory in use; zero: an operator has set another one
+	set      int        // the percentage in force
+	quiet    *time.Timer
+	before   uint64 // bytes that were allocated when the timer quiet was last set
+	returned uint64 // bytes that were allocated when memory was last given back
 }
 
 // tune sets the percentage for this number of services, unless an operator has set one.
@@ -40,8 +53,8 @@ func (c *collector) tune(services int) {
 		return
 	}
 	c.adjustLocked()
-	if !c.watches {
-		c.watches = true
+	if c.quiet == nil {
+		c.quiet = time.AfterFunc(quietFor, c.giveBack)
 		c.watch()
 	}
 }
@@ -56,14 +69,41 @@ func (c *collector) adjust() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.adjustLocked()
+	_, c.before = memoryInUse()
+	c.quiet.Reset(quietFor)
 }
 
-// adjustLocked sets the percentage for the memory in use. It leaves small differences alone, because setting stops all
-// threads for some microseconds.
+// giveBack gives garbage back to the system if little was allocated lately. Otherwise it looks again later. After that,
+// the next collection makes it look again. Go collects at least every two minutes.
+func (c *collector) giveBack() {
+	live, allocated := memoryInUse()
+	c.mu.Lock()
+	busy := allocated-c.before >= quietBytes
+	worthwhile := allocated-c.returned >= max(leastReturn, live/4)
+	switch c.before = allocated; {
+	case busy:
+		c.quiet.Reset(quietFor)
+	case worthwhile:
+		c.returned = allocated
+	}
+	c.mu.Unlock()
+	if !busy && worthwhile {
+		debug.FreeOSMemory()
+	}
+}
+
+// memoryInUse returns how many bytes were in use after the last collection, and how many were ever allocated.
+func memoryInUse() (live, allocated uint64) {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64(), s[1].Value.Uint64()
+}
+
+// adjustLocked sets the percentage for the memory in use. It leaves small differences alone, because setting takes a
+// lock that allocations need.
 func (c *collector) adjustLocked() {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	percent := percentFor(c.percent, live[0].Value.Uint64())
+	live, _ := memoryInUse()
+	percent := percentFor(c.percent, live)
 	if differ := percent - c.set; max(differ, -differ) > c.set/10 {
 		c.set = percent
 		debug.SetGCPercent(percent)
