@@ -158,7 +158,7 @@ func (p *loopPair) readPlain(from int, b []byte) (n int, err error) {
 		m, err = e.conn.Read(b[n:])
 		n += m
 		e.push() // of the answers to messages that ask for one
-		if n > 0 && e.isReadUp() {
+		if n > 0 && err == nil && e.isReadUp() {
 			e.more = false
 			return n, nil
 		}
