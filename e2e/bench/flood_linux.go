@@ -22,10 +22,10 @@ import (
 // its own. In the process that measures, the computing of the clients would hold up the measuring thread: the Go
 // scheduler would give it a processor only after some of the clients.
 
-// tlsFlood returns a load of requests without TLS on n kept connections, while other clients make one TLS handshake
-// after the other. The main figure compares the 99th percentile of the latency with that without a flood. kind is a key
-// of floodClients.
-func tlsFlood(n, work int, kind string) func(*bench, *target) (sample, error) {
+// tlsFlood returns a load of requests without TLS on n kept connections, while so many other clients make one TLS
+// handshake after the other. The main figure compares the 99th percentile of the latency with that without a flood.
+// kind is a key of floodClients.
+func tlsFlood(n, work int, kind string, clients int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		p, err := b.plan(backendCount, service{Name: webService, Protocol: "tcp"},
 			service{Name: tlsService, Protocol: "tcp", TLS: true})
@@ -46,7 +46,7 @@ func tlsFlood(n, work int, kind string) func(*bench, *target) (sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		stop, err := b.startFlood(kind, i.plan.Services[len(i.plan.Services)-1].Listen)
+		stop, err := b.startFlood(kind, clients, i.plan.Services[len(i.plan.Services)-1].Listen)
 		if err != nil {
 			return nil, err
 		}
@@ -59,14 +59,14 @@ func tlsFlood(n, work int, kind string) func(*bench, *target) (sample, error) {
 	}
 }
 
-// startFlood starts a process whose clients flood the listener at addr. stop ends it, and returns how many handshakes
+// startFlood starts a process whose n clients flood the listener at addr. stop ends it, and returns how many handshakes
 // succeeded per second.
-func (b *bench) startFlood(kind string, addr netip.AddrPort) (stop func() (rate float64, err error), err error) {
+func (b *bench) startFlood(kind string, n int, addr netip.AddrPort) (stop func() (rate float64, err error), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "flood", kind, addr.String(), b.authority.files.Cert)
+	cmd := exec.Command(self, "flood", kind, strconv.Itoa(n), addr.String(), b.authority.files.Cert)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -109,9 +109,13 @@ const (
 	preparedHellos = "hellos"
 )
 
-// serveFlood floods the listener at addr until the standard input ends, and prints how many handshakes succeeded per
-// second. The proxy has the certificate in the file cert.
-func serveFlood(kind, addr, cert string) error {
+// serveFlood floods the listener at addr by n clients until the standard input ends, and prints how many handshakes
+// succeeded per second. The proxy has the certificate in the file cert.
+func serveFlood(kind, n, addr, cert string) error {
+	count, err := strconv.Atoi(n)
+	if err != nil {
+		return err
+	}
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return err
@@ -135,21 +139,22 @@ func serveFlood(kind, addr, cert string) error {
 	if err := client(to); err != nil { // a flood in which nothing succeeds is none
 		return err
 	}
-	stop := flood(func() error { return client(to) })
+	stop := flood(count, func() error { return client(to) })
 	fmt.Println("begun")
 	_, err = io.Copy(io.Discard, os.Stdin)
 	fmt.Println(stop())
+	time.Sleep(time.Minute) // until it is stopped: what an ended process has printed may be lost
 	return err
 }
 
-// flood makes eight clients connect, one time after the other, until stop is called. stop returns how many succeeded
-// per second.
-func flood(connect func() error) (stop func() (rate float64)) {
+// flood makes n clients connect, one time after the other, until stop is called. stop returns how many succeeded per
+// second.
+func flood(n int, connect func() error) (stop func() (rate float64)) {
 	var over atomic.Bool
 	var done atomic.Int64
 	var clients sync.WaitGroup
 	began := time.Now()
-	for range 8 {
+	for range n {
 		clients.Go(func() {
 			for !over.Load() {
 				if connect() == nil { // a flood may fail

@@ -120,9 +120,11 @@ func tlsLoads() []*load {
 			perUnit: 1, tls: true, main: mCPU, run: tlsConnects(true, 2_500)},
 		{name: "tls-flood", title: "request/response, 32 connections, during a flood of full TLS handshakes",
 			unit: "request", perUnit: 1, tls: true, fresh: true, main: mP99Ratio,
-			run: tlsFlood(32, 30_000, fullHandshakes)},
+			run: tlsFlood(32, 30_000, fullHandshakes, 8)},
 		{name: "tls-hellos", title: "the same, during a flood of prepared ClientHellos", unit: "request",
-			perUnit: 1, tls: true, fresh: true, main: mP99Ratio, run: tlsFlood(32, 30_000, preparedHellos)},
+			perUnit: 1, tls: true, fresh: true, main: mP99Ratio, run: tlsFlood(32, 30_000, preparedHellos, 8)},
+		{name: "tls-crowd", title: "the same, of 256 clients at a time", unit: "request", perUnit: 1, tls: true,
+			fresh: true, rounds: 3, main: mP99Ratio, run: tlsFlood(32, 30_000, preparedHellos, 256)},
 		{name: "tls-idle", title: "1,000 idle connections of TLS clients, after 20 KB each way", unit: "pair",
 			tls: true, fresh: true, rounds: 3, main: mPairRSS, run: tlsIdle(1000)},
 	}

@@ -47,8 +47,8 @@ func main() {
 	case len(os.Args) >= 3 && os.Args[1] == "backend":
 		fail(serveBackend(os.Args[2], os.Args[3:]))
 		return
-	case len(os.Args) == 5 && os.Args[1] == "flood":
-		fail(serveFlood(os.Args[2], os.Args[3], os.Args[4]))
+	case len(os.Args) == 6 && os.Args[1] == "flood":
+		fail(serveFlood(os.Args[2], os.Args[3], os.Args[4], os.Args[5]))
 		return
 	case len(os.Args) == 3 && os.Args[1] == "guard":
 		fail(serveGuard(os.Stdin, os.Args[2]))
