@@ -219,8 +219,8 @@ func allowing(service string, action api.IntentionAction) *api.ServiceIntentions
 }
 
 // An intention denies and allows again while clients come. That is counted and said, and is not held against the
-// endpoint. The server asks Consul's servers. `consul connect proxy` would ask the agent, which may not hear of the
-// second change (seen with 1.22.7).
+// endpoint. The server asks Consul's servers. `consul connect proxy` would ask the agent, which may not hear of a
+// change: neither the second one nor, once, the first one for 150 s (seen with 1.22.7).
 func TestMeshIntentionDeniesAndAllowsAgain(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -267,7 +267,8 @@ func (l *lictor) awaitDenial(t *testing.T, addr netip.AddrPort) {
 	})
 }
 
-// The sidecar denies the identity from the start.
+// The sidecar denies the identity from the start. Whether the sidecar hears that it must not do so any more is up to
+// the agent, see TestMeshIntentionDeniesAndAllowsAgain.
 func TestMeshSidecarDenies(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -275,8 +276,6 @@ func TestMeshSidecarDenies(t *testing.T) {
 	c.startSidecar(t, "billing", startEcho(t, "a"))
 	l := runLictor(t, consulBlock(c)+meshService("billing"))
 	l.awaitDenial(t, l.addr(t, "billing"))
-	c.configure(t, allowing("billing", api.IntentionActionAllow))
-	awaitRotation(t, l.addr(t, "billing"), "a")
 }
 
 // An instance with the certificate of another service is passed over, and it is said what it is.
