@@ -108,11 +108,14 @@ func TestTLSTruncationByTheEndpoint(t *testing.T) {
 	forEachVersion(t, func(t *testing.T, h *house, version uint16) {
 		at := h.serve(Service{EndpointTLS: endpointTLS(clientConfig(version))},
 			tlsServer(t, serverConfig(version), func(c testConn) {
+				io.ReadFull(c, make([]byte, 1)) // before that, the client's dial may not have returned
 				io.WriteString(c, "part")
 				c.(*tlsConn).bare.CloseWrite()
 				io.Copy(io.Discard, c)
 			}))
-		got, err := io.ReadAll(dialTCP(t, at))
+		c := dialTCP(t, at)
+		io.WriteString(c, "x")
+		got, err := io.ReadAll(c)
 		if string(got) != "part" || !isReset(err) {
 			t.Errorf("got %q, %v, want the part and a reset", got, err)
 		}
