@@ -111,8 +111,8 @@ func TestShakersKeepFewCoroutines(t *testing.T) {
 		defer p.mu.Unlock()
 		return len(p.free)
 	}
-	if n := kept(); n == 0 || n > maxFree {
-		t.Errorf("%d coroutines are kept, want 1 to %d", n, maxFree)
+	if n := kept(); n > maxFree { // a slow machine may be past the pause already
+		t.Errorf("%d coroutines are kept, want %d at most", n, maxFree)
 	}
 	eventually(t, equals("coroutines", kept, 0))
 }
