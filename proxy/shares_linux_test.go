@@ -6,19 +6,34 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
 // sockets returns how many UDP sockets this host has at each listener's address. A socket that several processes or
-// proxiers share counts once.
+// proxiers share counts once. The kernel skips or repeats lines of its table while sockets of others come and go, so
+// sockets reads it until two readings agree.
 func sockets(t *testing.T, listeners []Listener) (counts []int) {
+	t.Helper()
+	eventually(t, func() error {
+		before := counts
+		if counts = socketsOnce(t, listeners); before == nil || !slices.Equal(before, counts) {
+			return fmt.Errorf("the numbers of sockets are %v, and were %v", counts, before)
+		}
+		return nil
+	})
+	return counts
+}
+
+func socketsOnce(t *testing.T, listeners []Listener) (counts []int) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/udp")
 	if err != nil {
 		t.Fatal(err)
 	}
+	counts = []int{}
 	for _, l := range listeners {
 		if l.Protocol == UDP {
 			ip := l.Addr.AddrPort.Addr().As4()
