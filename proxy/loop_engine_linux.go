@@ -38,7 +38,7 @@ func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 		e.shakers[side] = shakers{most: handshakesAtOnce(n), running: &e.lookups}
 	}
 	// Handshakes with endpoints do not give way: an endpoint that is late is ejected.
-	e.shakers[clientSide].relays = e.relays
+	e.shakers[clientSide].giveWay = e.giveWay
 	tryLoopCalls(d)
 	for i := range n {
 		l, err := newLoop(i, b.pipes, e.began, o.Logger, d)
@@ -78,6 +78,13 @@ func (e *loopEngine) pulses() []*pulse { return e.asks }
 func (e *loopEngine) stuck(time.Duration) []error { return nil }
 
 func (e *loopEngine) loopCount() int { return len(e.loops) }
+
+// giveWay leaves the processor to relays that a flood of handshakes would delay, if there are any.
+func (e *loopEngine) giveWay() {
+	if e.relays() {
+		sys.GiveWay(shakerRest)
+	}
+}
 
 // relays reports whether a loop has relayed lately for others than those who have just shaken hands.
 func (e *loopEngine) relays() bool {

@@ -6,14 +6,12 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // This file has the goroutines that do the handshakes of TLS. A handshake takes hundreds of microseconds of a
 // processor, so the loops do not do it. There are few such goroutines, so that a flood of handshakes leaves processors
 // to the relays, and in a flood they give way to the other threads of the host. They do so only while something else is
-// relayed: otherwise each handshake of the flood would cost a fifth more, for nobody.
+// relayed: otherwise each handshake of the flood would cost a fifth more without any use.
 //
 // A handshake waits for its peer most of the time, and thousands may wait. So each is a coroutine, which goes on on
 // whichever goroutine takes it next.
@@ -23,8 +21,8 @@ const (
 	shakerFlood = 3
 
 	// shakerSoon is how soon handshakes go on even if they give way: shakerSoon, and shakerEach for each handshake that
-	// waits, but at most shakerLate. If one has waited for longer, the host is so busy with other work that whoever
-	// gives way to that gets almost nothing.
+	// waits, but at most shakerLate. If one has waited for longer, the host is so busy with other work that handshakes
+	// that give way to it would get almost nothing.
 	shakerSoon = 50 * time.Millisecond
 	shakerEach = 2 * time.Millisecond
 	shakerLate = time.Second
@@ -41,7 +39,7 @@ const (
 // shakers do handshakes: with clients, or with endpoints.
 type shakers struct {
 	most    int             // handshakes that compute at once
-	relays  func() bool     // reports whether there are relays that a flood would delay; nil: these never give way
+	giveWay func()          // called after each step in a flood, without mu; nil: these never give way
 	running *sync.WaitGroup // counts the handshakes that are not over
 
 	mu      sync.Mutex // guards the following fields, and those of steps that say so
@@ -143,14 +141,11 @@ func (p *shakers) run() {
 		}
 		w.in.resume()
 		p.pauseOrEnd(w)
-		if flood && p.givesWay() {
-			sys.GiveWay(shakerRest)
+		if flood && p.giveWay != nil {
+			p.giveWay()
 		}
 	}
 }
-
-// givesWay reports whether the handshakes of a flood leave the processors to others.
-func (p *shakers) givesWay() bool { return p.relays != nil && p.relays() }
 
 // take takes steps that can go on, or else some that have not begun, so that what has begun is over soon. It returns
 // nil if there are none: then the goroutine must end. flood says that there are many, and that they are not late.

@@ -117,27 +117,25 @@ func TestShakersKeepFewCoroutines(t *testing.T) {
 	eventually(t, equals("coroutines", kept, 0))
 }
 
-// Handshakes give way in a flood, while something else is relayed, unless the host is so busy that they are late.
-func TestHandshakesGiveWay(t *testing.T) {
+// Many handshakes that wait are a flood, unless the host is so busy that they are late.
+func TestFloodOfHandshakes(t *testing.T) {
 	for _, test := range []struct {
-		name     string
-		begun    int // handshakes that can go on
-		jobs     int // handshakes that have not begun
-		relays   bool
-		waited   time.Duration
-		givesWay bool
+		name   string
+		begun  int // handshakes that can go on
+		jobs   int // handshakes that have not begun
+		waited time.Duration
+		flood  bool
 	}{
-		{"flood of clients", 0, shakerFlood + 1, true, 0, true},
-		{"flood of which some have begun", shakerFlood, 1, true, 0, true},
-		{"few", 1, shakerFlood - 1, true, 0, false},
-		{"nothing else is relayed", 0, shakerFlood + 1, false, 0, false},
-		{"busy host", 0, shakerFlood + 1, true, 2 * shakerSoon, false},
-		{"busy host, those that have begun are late", shakerFlood, 1, true, 2 * shakerSoon, false},
-		{"large flood", 0, 300, true, 300 * time.Millisecond, true},
-		{"largest flood", 0, 1000, true, shakerLate, false},
+		{"flood of clients", 0, shakerFlood + 1, 0, true},
+		{"flood of which some have begun", shakerFlood, 1, 0, true},
+		{"few", 1, shakerFlood - 1, 0, false},
+		{"busy host", 0, shakerFlood + 1, 2 * shakerSoon, false},
+		{"busy host, those that have begun are late", shakerFlood, 1, 2 * shakerSoon, false},
+		{"large flood", 0, 300, 300 * time.Millisecond, true},
+		{"largest flood", 0, 1000, shakerLate, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := &shakers{running: new(sync.WaitGroup), relays: func() bool { return test.relays }}
+			p := &shakers{running: new(sync.WaitGroup)}
 			for range test.begun {
 				p.ready = append(p.ready, &steps{do: func() {}, since: time.Now().Add(-test.waited)})
 			}
@@ -149,13 +147,36 @@ func TestHandshakesGiveWay(t *testing.T) {
 			}
 			w, flood := p.take()
 			w.in.end()
-			if got := flood && p.givesWay(); got != test.givesWay {
-				t.Errorf("gives way: %v, want %v", got, test.givesWay)
-			}
-			if p.relays = nil; p.givesWay() { // as for handshakes with endpoints
-				t.Error("handshakes with endpoints give way")
+			if flood != test.flood {
+				t.Errorf("flood: %v, want %v", flood, test.flood)
 			}
 		})
+	}
+}
+
+// Each step of a flood is followed by a rest, until few handshakes wait. Handshakes with endpoints do not rest.
+func TestHandshakesGiveWay(t *testing.T) {
+	const handshakes = 20
+	for _, rests := range []bool{true, false} {
+		times := 0
+		p := &shakers{running: new(sync.WaitGroup)} // no goroutine but this one does steps
+		if rests {
+			p.giveWay = func() { times++ }
+		}
+		for range handshakes {
+			p.start(&steps{do: func() {}})
+		}
+		for _, w := range p.jobs {
+			w.since = w.since.Add(time.Hour) // never late
+		}
+		p.run()
+		p.close()
+		if want := handshakes - shakerFlood; rests && times != want {
+			t.Errorf("%d handshakes give way %d times, want %d", handshakes, times, want)
+		}
+		if len(p.jobs) != 0 {
+			t.Errorf("%d handshakes are left", len(p.jobs))
+		}
 	}
 }
 
@@ -205,20 +226,17 @@ func TestRelaysThatAFloodDelays(t *testing.T) {
 				if e.relays() {
 					t.Error("something is relayed before there is a client")
 				}
-				ask := test.open(t, at)
 				began := time.Now()
-				if ask(); test.newcomer && e.relays() && time.Since(began) < newcomer {
-					t.Error("what a newcomer sends counts")
-				}
-				if test.newcomer {
-					time.Sleep(newcomer - time.Since(began))
-				}
+				ask := test.open(t, at)
 				eventually(t, func() error {
 					if ask(); !e.relays() {
 						return errPending
 					}
 					return nil
 				})
+				if after := time.Since(began); test.newcomer && after < newcomer {
+					t.Errorf("what a newcomer sends counts after %v already", after)
+				}
 				eventually(t, func() error {
 					if e.relays() {
 						return errPending

@@ -59,8 +59,8 @@ func tlsFlood(n, work int, kind string, clients int) func(*bench, *target) (samp
 	}
 }
 
-// startFlood starts a process whose n clients flood the listener at addr. stop ends it, and returns how many handshakes
-// succeeded per second.
+// startFlood starts a process with n clients that flood the listener at addr. stop ends it, and returns how many
+// handshakes succeeded per second.
 func (b *bench) startFlood(kind string, n int, addr netip.AddrPort) (stop func() (rate float64, err error), err error) {
 	self, err := os.Executable()
 	if err != nil {

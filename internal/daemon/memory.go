@@ -52,7 +52,8 @@ func (c *collector) tune(services int) {
 	if c.percent, ours = collectorPercent(services, os.Getenv("GOGC")); !ours {
 		return
 	}
-	c.adjustLocked()
+	live, _ := memoryInUse()
+	c.adjustLocked(live)
 	if c.quiet == nil {
 		c.quiet = time.AfterFunc(quietFor, c.giveBack)
 		c.watch()
@@ -68,8 +69,9 @@ func (c *collector) watch() {
 func (c *collector) adjust() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.adjustLocked()
-	_, c.before = memoryInUse()
+	live, allocated := memoryInUse()
+	c.adjustLocked(live)
+	c.before = allocated
 	c.quiet.Reset(quietFor)
 }
 
@@ -99,10 +101,9 @@ func memoryInUse() (live, allocated uint64) {
 	return s[0].Value.Uint64(), s[1].Value.Uint64()
 }
 
-// adjustLocked sets the percentage for the memory in use. It leaves small differences alone, because setting takes a
+// adjustLocked sets the percentage for live bytes in use. It leaves small differences alone, because setting takes a
 // lock that allocations need.
-func (c *collector) adjustLocked() {
-	live, _ := memoryInUse()
+func (c *collector) adjustLocked(live uint64) {
 	percent := percentFor(c.percent, live)
 	if differ := percent - c.set; max(differ, -differ) > c.set/10 {
 		c.set = percent
